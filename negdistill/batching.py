@@ -1,0 +1,251 @@
+"""Batching: a prompt and a completion become tokens, rows of similar length become a batch.
+
+    tokens     p p p p p c c c c e . .      p prompt, c completion, e end of text, . padding
+    attention  1 1 1 1 1 1 1 1 1 1 0 0
+    loss       0 0 0 0 0 1 1 1 1 1 0 0      preset "fixed": the completion and its end
+    loss       0 1 1 1 1 1 1 1 1   1 1      preset "faithful": everything, no end of text
+
+Prompt and completion are tokenised apart, so the boundary between them never depends on the text after it.
+What the released code did otherwise is one row of `PRESETS`, not a second code path.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from negdistill.records import check_choice
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+WINDOW = 16  # batches that are sorted by length together: less padding when larger, more chance when smaller
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """How text becomes tokens.
+
+    prompt        template of the question
+    completion    template of the rationale
+    prompt_loss   whether prompt tokens are targets
+    padding_loss  whether rows are padded to the longest of the whole set and the padding is a target
+    end_of_text   whether the tokenizer's end-of-text token closes the completion
+    second_start  whether the tokenizer's special tokens stand before the completion too
+    """
+
+    prompt: str
+    completion: str
+    prompt_loss: bool
+    padding_loss: bool
+    end_of_text: bool
+    second_start: bool
+
+
+PRESETS = {
+    "fixed": Preset("Problem:\n{question}\nSolution:\n", "{text}", False, False, True, False),
+    # released code: labels are the padded input, pad id 0, no end of text, a begin-of-text token twice
+    "faithful": Preset("Problem:\n{question}", "\n{text}", True, True, False, True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training text.
+
+    id          named in error messages
+    prompt      text that is given, as `format_prompt` makes it
+    completion  text to learn, without prefix or end-of-text token
+    positive    whether its final answer is right; objectives that read negatives look at it
+    question    key that all rationales of one question share; "" makes the example its own question
+    """
+
+    id: str
+    prompt: str
+    completion: str
+    positive: bool = True
+    question: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """An example as tokens.
+
+    input_ids  int32 (T,)   loss_mask  bool (T,), True where the token is a target; never at position 0
+    prompt     number of prompt tokens     length  number of tokens before padding, at most T
+    question   number of the question, equal for equal keys
+    """
+
+    id: str
+    input_ids: np.ndarray
+    loss_mask: np.ndarray
+    prompt: int
+    length: int
+    positive: bool
+    question: int
+
+
+def format_prompt(question: str, preset: str = "fixed") -> str:
+    """The prompt of a question, the same text in training and at test time."""
+    check_choice("preset", preset, PRESETS)
+    return PRESETS[preset].prompt.format(question=question)
+
+
+def encode_prompts(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Token ids of prompts, with the special tokens that the tokenizer puts in front, without its end token."""
+    rows = (
+        tokenizer(list(prompts), padding=False, truncation=False, verbose=False)["input_ids"]
+        if prompts
+        else []
+    )
+    end = tokenizer.eos_token_id
+    return [row[:-1] if end is not None and row and row[-1] == end else row for row in rows]
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Id to pad with: the tokenizer's own, else 0."""
+    return 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+
+def encode(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int, preset: str = "fixed"
+) -> list[Encoded]:
+    """Tokenise examples; `max_length` is the context in tokens.
+
+    An example whose completion does not fit is left out, and one warning counts them: half a rationale would
+    teach to stop without an answer. ValueError for a question that does not fit by itself (the context must
+    hold the prompt and one token more), for an empty completion, and where the end-of-text token is missing.
+    """
+    check_choice("preset", preset, PRESETS)
+    rules = PRESETS[preset]
+    if rules.end_of_text and tokenizer.eos_token_id is None:
+        raise ValueError(f"preset {preset!r} needs an end-of-text token; set tokenizer.eos_token")
+    for example in examples:
+        if not example.completion:
+            raise ValueError(
+                f"example {example.id!r}: completion must not be empty; leave such rationales out"
+            )
+    end = [tokenizer.eos_token_id] if rules.end_of_text else []
+    prompts = encode_prompts([example.prompt for example in examples], tokenizer)
+    texts = [rules.completion.format(text=example.completion) for example in examples]
+    completions = encode_prompts(texts, tokenizer) if rules.second_start else _plain_ids(texts, tokenizer)
+    questions: dict[str, int] = {}
+    encoded: list[Encoded] = []
+    for example, prompt, completion in zip(examples, prompts, completions, strict=True):
+        if len(prompt) >= max_length:
+            raise ValueError(
+                f"example {example.id!r}: the question takes {len(prompt)} tokens, the context holds {max_length}; "
+                "shorten it, leave it out, or raise max_length if the model allows"
+            )
+        ids = np.array([*prompt, *completion, *end], dtype=np.int32)
+        if len(ids) > max_length:
+            continue
+        mask = np.arange(len(ids)) >= (1 if rules.prompt_loss else max(len(prompt), 1))
+        key = f"question {example.question}" if example.question else f"example {len(questions)}"
+        number = questions.setdefault(key, len(questions))
+        encoded.append(Encoded(example.id, ids, mask, len(prompt), len(ids), example.positive, number))
+    if dropped := len(examples) - len(encoded):
+        warnings.warn(
+            f"{dropped} of {len(examples)} examples left out: prompt and completion exceed {max_length} tokens",
+            stacklevel=2,
+        )
+    return _pad_all(encoded, pad_id(tokenizer)) if rules.padding_loss and encoded else encoded
+
+
+def _plain_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    if not texts:
+        return []
+    return tokenizer(list(texts), add_special_tokens=False, padding=False, truncation=False, verbose=False)[
+        "input_ids"
+    ]
+
+
+def _pad_all(encoded: list[Encoded], pad: int) -> list[Encoded]:
+    """Pad every row to the longest of the set, padding being a target."""
+    width = max(row.length for row in encoded)
+
+    def widen(row: Encoded) -> Encoded:
+        extra = width - row.length
+        ids = np.pad(row.input_ids, (0, extra), constant_values=pad)
+        mask = np.pad(row.loss_mask, (0, extra), constant_values=True)
+        return Encoded(row.id, ids, mask, row.prompt, row.length, row.positive, row.question)
+
+    return [widen(row) for row in encoded]
+
+
+def batches(encoded: Sequence[Encoded], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Row numbers of each batch of one epoch: every row once, ceil(n / batch_size) batches.
+
+    All rows are shuffled, windows of `WINDOW` batches are sorted by length, and the batches are shuffled. The
+    order depends on `seed` and `epoch` only, so a run can be resumed at any step.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    random = np.random.default_rng([seed, epoch])
+    lengths = np.array([len(row.input_ids) for row in encoded])
+    order = random.permutation(len(encoded))
+    window = WINDOW * batch_size
+    runs = [order[start : start + window] for start in range(0, len(order), window)]
+    order = np.concatenate([run[np.argsort(lengths[run], kind="stable")] for run in runs]) if runs else order
+    cuts = [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
+    return [cuts[i] for i in random.permutation(len(cuts))]
+
+
+def padding_share(encoded: Sequence[Encoded], groups: Iterable[Sequence[int]]) -> float:
+    """Share of the tokens of these batches that is padding, in [0, 1)."""
+    used = total = 0
+    for group in groups:
+        used += sum(encoded[i].length for i in group)
+        total += len(group) * max(len(encoded[i].input_ids) for i in group)
+    return 1 - used / total if total else 0.0
+
+
+def collate(rows: Sequence[Encoded], pad: int) -> dict[str, torch.Tensor]:
+    """Stack rows, padded on the right to the longest of them.
+
+    Returns input_ids, attention_mask: long (B, T); loss_mask, prompt_mask: bool (B, T); positive: bool (B,);
+    question: long (B,). `loss_mask[b, t]` says that token t is a target, predicted from position t - 1.
+    """
+    width = max(len(row.input_ids) for row in rows)
+    ids = np.full((len(rows), width), pad, dtype=np.int64)
+    loss = np.zeros((len(rows), width), dtype=bool)
+    for b, row in enumerate(rows):
+        ids[b, : len(row.input_ids)] = row.input_ids
+        loss[b, : len(row.loss_mask)] = row.loss_mask
+    position = np.arange(width)
+    lengths = np.array([row.length for row in rows])[:, None]
+    prompts = np.array([row.prompt for row in rows])[:, None]
+    return {
+        "input_ids": torch.from_numpy(ids),
+        "attention_mask": torch.from_numpy((position < lengths).astype(np.int64)),
+        "loss_mask": torch.from_numpy(loss),
+        "prompt_mask": torch.from_numpy(position < prompts),
+        "positive": torch.tensor([row.positive for row in rows]),
+        "question": torch.tensor([row.question for row in rows]),
+    }
+
+
+def real_text_tokenizer(texts: Iterable[str], vocab_size: int = 32_000) -> PreTrainedTokenizerFast:
+    """A byte-level BPE trained on `texts`: what token counts of real text are measured with.
+
+    It has LLaMA's vocabulary size but is no copy of its tokenizer; a small text gives a smaller vocabulary.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<pad>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="</s>")
