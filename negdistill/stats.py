@@ -1,0 +1,208 @@
+"""Statistics: accuracies with intervals, paired comparisons, and the overlap of solved sets.
+
+A run grades Q questions under each of S seeds, C[s, q] in {0, 1}. Its accuracy varies for two reasons, the
+questions that were drawn and the seeds that were run, so both are resampled, crossed and independently:
+
+    mean* = sum over s, q of  u_s w_q C[s, q],    u: draws of seeds / (S - 1),  w: draws of questions / (Q - 1)
+
+One draw fewer than there are makes the bootstrap variance of a mean the unbiased one (Rao and Wu, 1988). The
+crossed bootstrap counts the noise of single answers more than once (Owen, 2007), so an interval is a little
+wide when the seeds hardly differ and close to nominal when they do. One seed can say nothing about other seeds:
+its interval covers the questions only. Treating the S Q answers as independent would be too narrow.
+
+Frames have the columns problem_id, seed, correct, and optionally method (then one method only).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import sqrt
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+RESAMPLES = 4000
+
+
+class Estimate(NamedTuple):
+    """A value and its interval, as fractions."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """A difference of two fractions, its interval, and the two-sided p-value of "no difference"."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval of a proportion; (low, high) in [0, 1], (0, 1) when n = 0.
+
+    successes may be fractional: the mean over seeds of the number solved among n questions.
+    """
+    _check_level(level)
+    if not 0 <= successes <= n:
+        raise ValueError(f"successes must lie between 0 and n; got successes={successes}, n={n}")
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    p = successes / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low = 0.0 if successes == 0 else centre - half  # exact ends, not 1e-18
+    high = 1.0 if successes == n else centre + half
+    return low, high
+
+
+def bootstrap_accuracy(
+    frame: pd.DataFrame, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
+    """Accuracy of one method with its percentile interval, clustered by question and seed.
+
+    Raises ValueError when a column is missing, the frame holds several methods or no row, a question occurs
+    twice under one seed, or the seeds did not answer the same questions.
+    """
+    correct = _matrix(frame, "frame")
+    means = _resampled_means(correct, resamples, seed)
+    return Estimate(float(correct.to_numpy().mean()), *_percentiles(means, level))
+
+
+def paired(
+    frame: pd.DataFrame,
+    baseline: pd.DataFrame,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Difference:
+    """Accuracy of `frame` minus that of `baseline`, compared question by question and seed by seed.
+
+    The interval is the percentile interval of the differences resampled by question and seed. p inverts it:
+    twice the smaller share of resampled differences on one side of 0 (0 included, and the observed sample
+    counted as one resample), so p < 1 - level agrees with an interval that leaves out 0. p is in (0, 1].
+
+    Raises ValueError as `bootstrap_accuracy`, and when the two do not hold the same questions and seeds.
+    """
+    correct, other = _matrix(frame, "frame"), _matrix(baseline, "baseline")
+    _check_same(correct, other)
+    difference = correct - other
+    means = _resampled_means(difference, resamples, seed)
+    # a resampled 0 may come out as 1e-17: the smallest real step is 1 / ((S - 1) (Q - 1))
+    tolerance = 0.5 / difference.size
+    below, above = np.sum(means <= tolerance), np.sum(means >= -tolerance)
+    p = min(1.0, 2 * (min(below, above) + 1) / (resamples + 1))
+    return Difference(float(difference.to_numpy().mean()), *_percentiles(means, level), float(p))
+
+
+def iou(solved_a: set, solved_b: set, level: float = 0.95) -> Estimate:
+    """Intersection over union of two solved sets of one run each (0 where both are empty).
+
+    Given the size of the union, the number solved by both is binomial, so the interval is Wilson's.
+    """
+    union = len(solved_a | solved_b)
+    both = len(solved_a & solved_b)
+    return Estimate(both / union if union else 0.0, *wilson(both, union, level))
+
+
+def overlap(
+    frame_a: pd.DataFrame,
+    frame_b: pd.DataFrame,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Estimate:
+    """Intersection over union of the questions that two methods solve, over all seeds.
+
+    Sum over seeds of the number solved by both, over the sum of the number solved by either, with the
+    percentile interval of resampled questions and seeds. Raises ValueError as `paired`.
+    """
+    a, b = _matrix(frame_a, "frame_a"), _matrix(frame_b, "frame_b")
+    _check_same(a, b)
+    both, union = a * b, np.maximum(a, b)
+    if not union.to_numpy().any():
+        return Estimate(0.0, 0.0, 1.0)
+    ratio = np.divide(
+        _resampled_means(both, resamples, seed),
+        denominator := _resampled_means(union, resamples, seed),
+        out=np.zeros(resamples),
+        where=denominator > 0,
+    )
+    return Estimate(float(both.to_numpy().sum() / union.to_numpy().sum()), *_percentiles(ratio, level))
+
+
+def _matrix(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Seeds by questions, float 0 or 1, both in sorted order."""
+    if missing := [column for column in ("problem_id", "seed", "correct") if column not in frame]:
+        raise ValueError(
+            f"{name} must have the columns problem_id, seed, correct; missing {', '.join(missing)}"
+        )
+    if frame.empty:
+        raise ValueError(f"{name} must hold at least one row; got none")
+    if "method" in frame and frame["method"].nunique() > 1:
+        methods = ", ".join(map(str, frame["method"].unique()))
+        raise ValueError(
+            f"{name} must hold one method; got {methods}; select one with frame[frame.method == ...]"
+        )
+    if (twice := frame.duplicated(["problem_id", "seed"])).any():
+        row = frame[twice].iloc[0]
+        raise ValueError(
+            f"{name} must hold a question once per seed; {row.problem_id!r} repeats, seed {row.seed}"
+        )
+    matrix = frame.pivot(index="seed", columns="problem_id", values="correct").astype(float)
+    if matrix.isna().to_numpy().any():
+        seed, question = matrix.isna().stack().idxmax()
+        raise ValueError(
+            f"{name} must hold the same questions under every seed; seed {seed} lacks {question!r}; "
+            "evaluate all seeds on one list of problems"
+        )
+    return matrix
+
+
+def _check_same(a: pd.DataFrame, b: pd.DataFrame) -> None:
+    for kind, one, other in (("questions", a.columns, b.columns), ("seeds", a.index, b.index)):
+        if not one.equals(other):
+            odd = list(one.symmetric_difference(other))
+            raise ValueError(
+                f"both frames must hold the same {kind}; {len(odd)} are in one of them only, "
+                f"for example {odd[0]}; evaluate both on one list of {kind}"
+            )
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level}")
+
+
+@lru_cache(maxsize=8)
+def _draws(kind: int, n: int, resamples: int, seed: int) -> np.ndarray:
+    """Weights of n clusters, (resamples, n), each row summing to 1: n - 1 draws with replacement.
+
+    kind tells seeds from questions, so that equally many of both are not drawn alike.
+    """
+    count = max(n - 1, 1)
+    drawn = np.random.default_rng([seed, kind]).multinomial(count, np.full(n, 1 / n), size=resamples)
+    weights = drawn.astype(np.float32) / count
+    weights.flags.writeable = False
+    return weights
+
+
+def _resampled_means(matrix: pd.DataFrame, resamples: int, seed: int) -> np.ndarray:
+    """Means of a seeds x questions matrix with both resampled, (resamples,)."""
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1; got {resamples}")
+    seeds, questions = matrix.shape
+    by_seed = _draws(0, questions, resamples, seed) @ matrix.to_numpy(np.float32).T  # (resamples, seeds)
+    return (_draws(1, seeds, resamples, seed) * by_seed).sum(axis=1).astype(float)
+
+
+def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
+    _check_level(level)
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
