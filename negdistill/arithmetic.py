@@ -1,0 +1,293 @@
+"""The embedded benchmark: generated word problems, a fallible teacher, a tokenizer, text to pre-train on.
+
+    generate -> Problem      teach -> 8 rationales each, right or wrong as often as a real teacher's
+
+For one question the teacher's chance to reason rightly is q ~ Beta(r, 1 - r), fixed by the question. Its mean
+is r; a concentration of one puts most questions near never or always, with correlation 1/2 between the
+samples of one question (measured on the released MATH rationales, within a level: .49 for GPT-3.5, .52 for
+GPT-4). A rationale counts as right under the strict rule only if it also boxes the answer plainly, so
+
+    r = accuracy / (1 - unboxed - notation)
+
+gives the wanted accuracy per level exactly, in expectation.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from negdistill.arithmetic_world import (
+    DISTRACTORS,
+    LARGEST,
+    NAMES,
+    NOUNS,
+    OTHER_NAMES,
+    REWORDED_WORLD,
+    SPLITS,
+    SUBJECTS,
+    WORLD,
+    Step,
+    Story,
+    bucket,
+    calculate,
+    generate,
+    read_steps,
+    tell,
+)
+from negdistill.records import Problem, Rationale, check_choice
+
+__all__ = [
+    "KINDS",
+    "SPLITS",
+    "STRENGTHS",
+    "SUBJECTS",
+    "first_wrong_step",
+    "generate",
+    "pretraining_text",
+    "read_steps",
+    "slip",
+    "teach",
+    "tokenizer",
+]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Accuracy per level 1-5 under the strict rule, and how often the answer is stated otherwise."""
+
+    accuracy: tuple[float, ...]
+    unboxed: float  # share of rationales that state the answer without a box
+    notation: float  # share that box the same number written otherwise
+
+
+STRENGTHS = {  # measured on the released MATH rationales of GPT-3.5 and GPT-4
+    "weak": Teacher((0.742, 0.577, 0.426, 0.282, 0.126), unboxed=0.013, notation=0.0045),
+    "strong": Teacher((0.743, 0.657, 0.566, 0.458, 0.232), unboxed=0.073, notation=0.007),
+}
+SYSTEMATIC = 0.4  # share of questions on which a teacher always makes the same mistake, when it makes one
+READING = ("operation", "skipped", "misread")  # the written equations are true, the question is another
+KINDS = ("neighbour", "digits", *READING)
+
+
+def _swapped(number: int) -> int:
+    """The number with its last two digits exchanged (itself when it has one digit)."""
+    return number - number % 100 + number % 10 * 10 + number // 10 % 10 if number > 9 else number
+
+
+def slip(steps: Sequence[Step], place: int, kind: str, rng: random.Random) -> tuple[Step, ...] | None:
+    """The chain as written by somebody who slips at step `place` (from 0) and then goes on correctly.
+
+    kind  neighbour: result off by 1, 2 or 10; digits: two digits of the result exchanged;
+          operation: another operation; skipped: the sentence is left out; misread: another number is read
+    Returns None when this slip cannot be told: no number changes, a later value leaves the range, or the
+    final answer is right all the same.
+    """
+    check_choice("kind", kind, KINDS)
+    step = steps[place]
+    if kind == "neighbour":
+        step = step._replace(result=step.result + rng.choice((-10, -2, -1, 1, 2, 10)))
+    elif kind == "digits":
+        step = step._replace(result=_swapped(step.result))
+    elif kind == "operation":
+        op = rng.choice([op for op in "+-*/" if op != step.op])
+        step = step._replace(op=op, result=calculate(step.left, op, step.right))
+    elif kind == "misread":
+        right = rng.choice((step.right - 1, step.right + 1, _swapped(step.right)))
+        sentence = re.sub(r"\d+", str(right), step.sentence)
+        step = step._replace(right=right, result=calculate(step.left, step.op, right), sentence=sentence)
+    value = step.left if kind == "skipped" else step.result
+    written = [*steps[:place], *([] if kind == "skipped" else [step])]
+    for later in steps[place + 1 :]:
+        if value is None:
+            return None
+        later = later._replace(left=value, result=calculate(value, later.op, later.right))
+        written.append(later)
+        value = later.result
+    if value is None or not 0 <= value <= LARGEST or value == steps[-1].result:
+        return None
+    return tuple(written)
+
+
+def _mistaken(steps: Sequence[Step], kinds: Sequence[str], rng: random.Random) -> tuple[Step, ...]:
+    """The first slip of random place and kind that can be told; at worst a last result that is one too low."""
+    for _ in range(50):
+        written = slip(steps, rng.randrange(len(steps)), rng.choice(kinds), rng)
+        if written is not None:
+            return written
+    return (*steps[:-1], steps[-1]._replace(result=steps[-1].result - 1))
+
+
+def _say(opening: str, steps: Sequence[Step], answer: str, rng: random.Random) -> str:
+    """A rationale: the sentences of the question, each with its equation, then the answer."""
+    said = [opening] if rng.random() < 0.7 else []
+    for step in steps:
+        joint = rng.choice((", so ", ", so ", ": ", ""))
+        said.append(f"{step.sentence[:-1] + joint if joint else ''}{step.equation}.")
+    return " ".join(
+        [*said, rng.choice(("The answer is ", "So the answer is ", "That makes ")) + f"{answer}."]
+    )
+
+
+def teach(problems: Sequence[Problem], strength: str = "weak", n: int = 8, seed: int = 0) -> list[Rationale]:
+    """n rationales per problem, in order, by the teacher `arithmetic-<strength>`.
+
+    How able the teacher is at a question, and which misconception it holds, depends on question and strength
+    only; the n samples depend on `seed` too. Problems with more than 5 steps are as hard as level 5.
+    Raises ValueError for an unknown strength, n < 1, or a problem that is not of this benchmark.
+    """
+    check_choice("strength", strength, STRENGTHS)
+    if n < 1:
+        raise ValueError(f"n must be 1 or more; got {n}")
+    teacher, rationales = STRENGTHS[strength], []
+    for problem in problems:
+        opening, steps = read_steps(problem)
+        habit = random.Random(f"habit/{strength}/{problem.question}")
+        mean = teacher.accuracy[min(len(steps), 5) - 1] / (1 - teacher.unboxed - teacher.notation)
+        ability = habit.betavariate(mean, 1 - mean)
+        belief = _mistaken(steps, READING, habit) if habit.random() < SYSTEMATIC else None
+        rng = random.Random(f"teach/{strength}/{seed}/{problem.question}")
+        for index in range(n):
+            right = rng.random() < ability
+            written = steps if right else _mistaken(steps, KINDS, rng) if belief is None else belief
+            value = written[-1].result if written else steps[0].left  # a skipped only step leaves the start
+            form = rng.random()
+            answer = f"\\boxed{{{value}}}"
+            if form < teacher.unboxed:
+                answer = str(value)
+            elif form < teacher.unboxed + teacher.notation:
+                answer = rng.choice((f"\\boxed{{{value}.0}}", f"\\boxed{{\\frac{{{2 * value}}}{{2}}}}"))
+            text = _say(opening, written, answer, rng)
+            rationales.append(Rationale(problem.id, index, text, f"arithmetic-{strength}"))
+    return rationales
+
+
+_EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
+
+
+def first_wrong_step(problem: Problem, text: str) -> int | None:
+    """Index, from 0, of the first step of the problem that a step-by-step rationale gets wrong or leaves out.
+
+    Compares the equations in the text with the problem's own steps, in order; the two sides of + and * may be
+    exchanged. None when all are right; the number of steps when a superfluous equation follows them.
+    """
+    _, steps = read_steps(problem)
+    found = [(op, {a, b} if op in "+*" else (a, b), c) for a, op, b, c in _EQUATION.findall(text)]
+    for index, step in enumerate(steps):
+        pair = (str(step.left), str(step.right))
+        if found[index : index + 1] != [(step.op, set(pair) if step.op in "+*" else pair, str(step.result))]:
+            return index
+    return len(steps) if len(found) > len(steps) else None
+
+
+# Pieces of several characters; single characters follow, so that any ASCII text can be written.
+_PIECES = (
+    "Problem:\n|\nSolution:\n| + | - | * | / | = |. |?|, so |: |The answer is |So the answer is |That makes |\\boxed{|}."
+    "|Ann |Ben |Eva |Tom | apples| books| cards| coins| pens| shells| dollars| minutes| more|has | holds |finds "
+    "|brings |takes | away|How many| are there| now| does |have|wins |gives |loses |A bag|fills | such| bags"
+    "|There are | in all|adds | out|makes | equal| parts| and keeps one|Only one of | is| left| are|puts | back"
+    "|drops |Box | does box | than| box | fewer| times| as many as| as much| as fast| hold|earns |pays |spends "
+    "|The money grows to |keeps one of |walks |A stop adds |A short way |saves |does it | does it take|A bike is "
+    "|\nA: |Q: "
+)
+SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
+
+
+def vocabulary() -> list[str]:
+    """The tokens in order of their ids: special tokens, pieces, single characters."""
+    pieces = dict.fromkeys(_PIECES.split("|"))
+    return [*SPECIAL, *pieces, *(c for c in "\n" + string.printable[:95] if c not in pieces)]
+
+
+def tokenizer():
+    """A PreTrainedTokenizerFast of under 200 tokens: everyday words whole, digits one by one, else characters.
+
+    ASCII text (printable characters and line breaks) comes back unchanged from decode(encode(text)); any other
+    character becomes <unk>. No token is added by encoding.
+    """
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    scores = [(token, -1.0) for token in vocabulary()]  # equal scores: the fewest tokens win
+    core = Tokenizer(models.Unigram(scores, unk_id=SPECIAL.index("<unk>"), byte_fallback=False))
+    core.decoder = decoders.Fuse()
+    pad, bos, eos, unk = SPECIAL
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token=pad,
+        bos_token=bos,
+        eos_token=eos,
+        unk_token=unk,
+        model_max_length=512,
+        clean_up_tokenization_spaces=False,
+        padding_side="right",
+    )
+
+
+def _drill(rng: random.Random) -> str:
+    """Single operations, all four, over the whole range."""
+    said = []
+    while len(said) < 5:
+        op, a, b = rng.choice("+++---**//"), rng.randint(0, LARGEST), rng.randint(0, LARGEST)
+        if op in "+-":
+            a, b = (
+                (a, b) if op == "-" and a >= b else (b, a) if op == "-" else (a, rng.randint(0, LARGEST - a))
+            )
+        else:
+            b = rng.randint(1, 9) if rng.random() < 0.8 else rng.randint(1, LARGEST)
+            product = b * rng.randint(0, LARGEST // b)
+            a = product // b if op == "*" else product
+            a, b = (b, a) if op == "*" and rng.random() < 0.5 else (a, b)
+        said.append(f"{a} {op} {b} = {calculate(a, op, b)}.")
+    return " ".join(said)
+
+
+def _spelled(rng: random.Random) -> str:
+    """A made-up noun, so that unknown words are nothing new."""
+    return "".join(rng.choice("bdfgklmnprst") + rng.choice("aeiou") for _ in range(rng.randint(2, 3))) + "s"
+
+
+def _known_story(steps: int, rng: random.Random) -> Story:
+    """A story whose question is in the bucket of train, in the plain or the other wording."""
+    world, names = (WORLD, NAMES) if rng.random() < 0.7 else (REWORDED_WORLD, OTHER_NAMES)
+    while True:
+        nouns = NOUNS if rng.random() < 0.6 else (_spelled(rng),)
+        story = tell(world[rng.choice(SUBJECTS)], steps, rng, names, nouns)
+        if bucket(story.text()) < 8:
+            return story
+
+
+def _narration(rng: random.Random) -> str:
+    """A story told to the end, with the count after each step and now and then a number that does not matter."""
+    story = _known_story(rng.randint(1, 4), rng)
+    said = [story.opening]
+    for step in story.steps:
+        if rng.random() < 0.1:
+            extra = rng.choice(DISTRACTORS).replace("#", str(rng.randint(2, 90)))
+            said.append(extra.replace("~", rng.choice(NOUNS)))
+        said.append(f"{step.sentence} That makes {step.result}.")
+    return " ".join(said)
+
+
+def _example(rng: random.Random) -> str:
+    """A worked example of one or two steps, sometimes only its answer, in a layout the benchmark never uses."""
+    story = _known_story(rng.randint(1, 2), rng)
+    worked = " ".join(f"{step.equation}." for step in story.steps)
+    return f"Q: {story.text()}\nA: {worked if rng.random() < 0.8 else story.steps[-1].result}"
+
+
+def pretraining_text(n: int, seed: int = 0, size: int = 420) -> list[str]:
+    """n pieces of about `size` characters: drills, narrated stories, worked examples of one and two steps.
+
+    Questions lie in the bucket of train, so none of them is a question of any other split.
+    """
+    rng, pieces = random.Random(f"arithmetic/pretraining/{seed}"), []
+    for _ in range(n):
+        said: list[str] = []
+        while sum(map(len, said)) < size:
+            said.append(rng.choice((_drill, _narration, _example))(rng))
+        pieces.append("\n".join(said))
+    return pieces
