@@ -24,7 +24,8 @@ from negdistill.records import check_choice
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-WINDOW = 16  # batches that are sorted by length together: less padding when larger, more chance when smaller
+WINDOW = 64  # batches that are sorted by length together: less padding when larger, more chance when smaller
+JITTER = 0.05  # relative error of the lengths sorted by, so that small sets are not cut alike in every epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +97,16 @@ def format_prompt(question: str, preset: str = "fixed") -> str:
     return PRESETS[preset].prompt.format(question=question)
 
 
-def encode_prompts(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Token ids of prompts, with the special tokens that the tokenizer puts in front, without its end token."""
-    rows = (
-        tokenizer(list(prompts), padding=False, truncation=False, verbose=False)["input_ids"]
-        if prompts
-        else []
-    )
+def token_ids(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, special: bool = True
+) -> list[list[int]]:
+    """Token ids of each text, not padded.
+
+    special  whether the special tokens stand that the tokenizer puts in front; its end token never does
+    """
+    rows = tokenizer(list(texts), add_special_tokens=special, padding=False, truncation=False, verbose=False)
     end = tokenizer.eos_token_id
-    return [row[:-1] if end is not None and row and row[-1] == end else row for row in rows]
+    return [row[:-1] if end is not None and row and row[-1] == end else row for row in rows["input_ids"]]
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -119,28 +121,28 @@ def encode(
 
     An example whose completion does not fit is left out, and one warning counts them: half a rationale would
     teach to stop without an answer. ValueError for a question that does not fit by itself (the context must
-    hold the prompt and one token more), for an empty completion, and where the end-of-text token is missing.
+    hold the prompt and one token more), an empty completion, a missing end-of-text token, and nothing left.
     """
     check_choice("preset", preset, PRESETS)
     rules = PRESETS[preset]
     if rules.end_of_text and tokenizer.eos_token_id is None:
         raise ValueError(f"preset {preset!r} needs an end-of-text token; set tokenizer.eos_token")
+    if not examples:
+        raise ValueError("examples must not be empty; there is nothing to learn from")
     for example in examples:
         if not example.completion:
-            raise ValueError(
-                f"example {example.id!r}: completion must not be empty; leave such rationales out"
-            )
+            raise ValueError(f"example {example.id!r}: completion must not be empty; leave it out")
     end = [tokenizer.eos_token_id] if rules.end_of_text else []
-    prompts = encode_prompts([example.prompt for example in examples], tokenizer)
+    prompts = token_ids([example.prompt for example in examples], tokenizer)
     texts = [rules.completion.format(text=example.completion) for example in examples]
-    completions = encode_prompts(texts, tokenizer) if rules.second_start else _plain_ids(texts, tokenizer)
+    completions = token_ids(texts, tokenizer, special=rules.second_start)
     questions: dict[str, int] = {}
     encoded: list[Encoded] = []
     for example, prompt, completion in zip(examples, prompts, completions, strict=True):
         if len(prompt) >= max_length:
             raise ValueError(
-                f"example {example.id!r}: the question takes {len(prompt)} tokens, the context holds {max_length}; "
-                "shorten it, leave it out, or raise max_length if the model allows"
+                f"example {example.id!r}: the question has {len(prompt)} tokens, max_length is {max_length}; "
+                "leave it out, or raise max_length if the model allows"
             )
         ids = np.array([*prompt, *completion, *end], dtype=np.int32)
         if len(ids) > max_length:
@@ -149,20 +151,13 @@ def encode(
         key = f"question {example.question}" if example.question else f"example {len(questions)}"
         number = questions.setdefault(key, len(questions))
         encoded.append(Encoded(example.id, ids, mask, len(prompt), len(ids), example.positive, number))
+    if not encoded:
+        raise ValueError(f"no example fits into {max_length} tokens; raise max_length or shorten completions")
     if dropped := len(examples) - len(encoded):
         warnings.warn(
-            f"{dropped} of {len(examples)} examples left out: prompt and completion exceed {max_length} tokens",
-            stacklevel=2,
+            f"{dropped} of {len(examples)} examples left out: longer than {max_length} tokens", stacklevel=2
         )
-    return _pad_all(encoded, pad_id(tokenizer)) if rules.padding_loss and encoded else encoded
-
-
-def _plain_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    if not texts:
-        return []
-    return tokenizer(list(texts), add_special_tokens=False, padding=False, truncation=False, verbose=False)[
-        "input_ids"
-    ]
+    return _pad_all(encoded, pad_id(tokenizer)) if rules.padding_loss else encoded
 
 
 def _pad_all(encoded: list[Encoded], pad: int) -> list[Encoded]:
@@ -181,17 +176,16 @@ def _pad_all(encoded: list[Encoded], pad: int) -> list[Encoded]:
 def batches(encoded: Sequence[Encoded], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """Row numbers of each batch of one epoch: every row once, ceil(n / batch_size) batches.
 
-    All rows are shuffled, windows of `WINDOW` batches are sorted by length, and the batches are shuffled. The
-    order depends on `seed` and `epoch` only, so a run can be resumed at any step.
+    Rows are shuffled, windows of `WINDOW` batches are sorted by length up to `JITTER`, and the batches are
+    shuffled. All of it depends on `seed` and `epoch` only, so a run can be resumed at any step.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
     random = np.random.default_rng([seed, epoch])
-    lengths = np.array([len(row.input_ids) for row in encoded])
     order = random.permutation(len(encoded))
-    window = WINDOW * batch_size
-    runs = [order[start : start + window] for start in range(0, len(order), window)]
-    order = np.concatenate([run[np.argsort(lengths[run], kind="stable")] for run in runs]) if runs else order
+    guess = [len(encoded[i].input_ids) for i in order] * random.uniform(1 - JITTER, 1 + JITTER, len(order))
+    window = np.arange(len(order)) // (WINDOW * batch_size)
+    order = order[np.lexsort((guess, window))]
     cuts = [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
     return [cuts[i] for i in random.permutation(len(cuts))]
 

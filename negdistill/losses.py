@@ -57,20 +57,20 @@ class _TokenLogProbs(torch.autograd.Function):
 def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
     """Log probability of each target: logits (N, V), targets (N,) long -> (N,), at most 0.
 
-    The softmax is taken in float32 (float64 for float64 logits), a chunk of rows at a time: beside the logits and
-    their gradient in their own type, no (N, V) tensor is ever made.
+    The softmax is taken in float32 (float64 for float64 logits), a chunk of rows at a time: beside the logits
+    and their gradient, both in their own type, no (N, V) tensor is ever made.
     """
     return _TokenLogProbs.apply(logits, targets)
 
 
 def log_one_minus(log_p: Tensor) -> Tensor:
-    """log(1 - p) from log p, elementwise, finite: log p is clamped to at most -1e-5, so the result is at least -11.6."""
+    """log(1 - p) from log p <= 0, elementwise; log p is clamped to at most -1e-5, so at least -11.6."""
     log_p = log_p.clamp(max=CERTAIN)
     return torch.log(-torch.expm1(log_p))
 
 
 def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the marked positions: hidden (B, T, D), mask (B, T) bool -> (B, D); zeros where nothing is marked."""
+    """Mean of the marked positions: hidden (B, T, D), mask (B, T) bool -> (B, D), 0 where none is."""
     weight = mask.to(hidden.dtype)
     return torch.einsum("btd,bt->bd", hidden, weight) / weight.sum(1, keepdim=True).clamp(min=1)
 
@@ -82,9 +82,9 @@ def info_nce(
 
         - log( exp(s(q_i, r_i) / temperature) / sum_j exp(s(q_i, r_j) / temperature) )
 
-    j runs over row i, all negatives, and the positives of other questions: another positive of the same question
-    is neither pulled nor pushed. question, rationale (B, D); positive (B,) bool; group (B,) long, the question's
-    number -> (B,), at least 0, and 0 for rows that are not positive.
+    j runs over row i, all negatives, and the positives of other questions: another positive of the same
+    question is neither pulled nor pushed. question, rationale (B, D); positive (B,) bool; group (B,) long,
+    the number of the question -> (B,), at least 0, and 0 for rows that are not positive.
     """
     similar = F.normalize(question, dim=1) @ F.normalize(rationale, dim=1).T / temperature  # (B, B)
     same = group[:, None] == group[None, :]
@@ -94,7 +94,7 @@ def info_nce(
 
 
 class Targets(NamedTuple):
-    """What one forward pass says about the targets of a batch: log_probs (N,), row (N,) long, hidden (B, T, D)."""
+    """A forward pass seen from its targets: log_probs (N,), row (N,) long, hidden (B, T, D)."""
 
     log_probs: Tensor
     row: Tensor
@@ -102,11 +102,11 @@ class Targets(NamedTuple):
 
 
 def forward_targets(model: nn.Module, batch: Mapping[str, Tensor]) -> Targets:
-    """Run the model's own forward, with its output layer at the positions that predict a target and nowhere else.
+    """Run the model's own forward, with its output layer only at the positions that predict a target.
 
-    A hook hands the output layer those N hidden states instead of B x T. Whatever the model does to its logits
-    afterwards (soft capping, scaling) therefore still happens, in every architecture, wrapped by PEFT or not.
-    `hidden` are the last hidden states, as the output layer would have seen them.
+    A hook hands the output layer those N hidden states instead of B x T. Whatever the model does to its
+    logits afterwards (soft capping, scaling) still happens, in every architecture, wrapped by PEFT or not.
+    `hidden` are the last hidden states, all of them. ValueError for a model without an output layer.
     """
     head = getattr(model, "module", model).get_output_embeddings()
     if head is None:
@@ -139,13 +139,13 @@ def likelihood(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
 
 
 def unlikelihood(model: nn.Module, batch: Mapping[str, Tensor], weight: float = LAMBDA) -> Tensor:
-    """UL: likelihood of the positives, `weight` times the unlikelihood of the negatives' tokens, summed: ()."""
+    """UL: likelihood of positives, `weight` times the unlikelihood of the tokens of negatives, summed: ()."""
     log_p, row, _ = forward_targets(model, batch)
     return -torch.where(batch["positive"][row], log_p, weight * log_one_minus(log_p)).sum()
 
 
 def negative(model: nn.Module, batch: Mapping[str, Tensor], weight: float = LAMBDA) -> Tensor:
-    """NT: log-likelihood of the positives is raised, `weight` times that of the negatives lowered, summed: ().
+    """NT: the log-likelihood of positives is raised, `weight` times that of negatives lowered, summed: ().
 
     As in the paper, without a floor: the loss is not bounded below, and may become negative.
     """
@@ -156,10 +156,10 @@ def negative(model: nn.Module, batch: Mapping[str, Tensor], weight: float = LAMB
 def contrastive(
     model: nn.Module, batch: Mapping[str, Tensor], weight: float = LAMBDA, temperature: float = TEMPERATURE
 ) -> Tensor:
-    """CL: likelihood of the positives, and `info_nce` between mean hidden states of question and rationale: ().
+    """CL: likelihood of positives, and `info_nce` of the mean hidden states of question and rationale: ().
 
-    The InfoNCE of a row counts once for each of its targets, so that `weight` compares it with the loss of a token.
-    Negatives enter only as rows to stay away from.
+    The InfoNCE of a row counts once for each of its targets, so that `weight` compares it with the loss of a
+    token. Negatives enter only as rows to stay away from.
     """
     log_p, row, hidden = forward_targets(model, batch)
     prompt = batch["prompt_mask"]
