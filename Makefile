@@ -1,0 +1,61 @@
+# Front door. Every target stops at the first error and says how long make has been at it.
+#     make book     run the notebooks at quick scale and read the result
+#     make help     all targets
+
+PYTHON ?= python3
+PY := .venv/bin/python
+STAMP := .venv/environment
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+START := $(shell date +%s)
+DONE = @echo "$@: done after $$(( $$(date +%s) - $(START) )) s"
+
+ifneq ($(wildcard ../shared/data),)
+export NEGDISTILL_DATA ?= $(abspath ../shared/data)
+endif
+
+.NOTPARALLEL:
+.PHONY: help env book html test lint clean
+
+help:
+	@echo "make env     .venv with the package and everything in constraints.txt"
+	@echo "make book    env, all notebooks at quick scale, pages in _build/quick/html"
+	@echo "make html    env, pages of the committed results in _build/html"
+	@echo "make test    env, lint, tests, committed notebooks against a fresh run of each"
+	@echo "make lint    env, style of code and notebooks"
+	@echo "make clean   remove what was built and run; .venv stays"
+
+# The stamp names what .venv was made from and where, and is written last. Equal: nothing to do. Different: install
+# what changed. No stamp: the installation was interrupted, or is not ours, and is made again from nothing.
+env:
+	@made="$$(cat pyproject.toml constraints.txt | cksum) $(CURDIR)"; \
+	if [ "$$(cat $(STAMP) 2>/dev/null)" = "$$made" ]; then exit 0; fi; \
+	set -e; echo "env: installing into .venv, minutes the first time"; \
+	if [ ! -f $(STAMP) ]; then $(PYTHON) -m venv --clear .venv; fi; \
+	rm -f $(STAMP); \
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[all]'; \
+	$(PY) -m pip check; \
+	echo "$$made" > $(STAMP)
+	$(DONE)
+
+book: env
+	$(PY) -m negdistill run --profile quick
+	$(PY) -m negdistill render --profile quick
+	$(DONE)
+
+html: env
+	$(PY) -m negdistill render
+	$(DONE)
+
+test: lint
+	$(ONE_THREAD) CUDA_VISIBLE_DEVICES= $(PY) -m pytest --nbval tests notebooks
+	$(DONE)
+
+lint: env
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(DONE)
+
+clean:
+	rm -rf _build _runs .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	$(DONE)
