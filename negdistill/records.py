@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 from xml.etree import ElementTree
@@ -108,7 +109,7 @@ def unpack(path: Path) -> tuple[bytes, str]:
     pieces = []
     try:
         with {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)(path, "rb") as file:
-            while piece := file.read(1 << 16):
+            while piece := file.read1(1 << 16):
                 pieces.append(piece)
     except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
         return b"".join(pieces), f"the file is cut off or damaged: {error}"
@@ -162,7 +163,7 @@ def xml_rows(data: bytes, why: str, where: str, tag: str) -> Iterator[Row]:
     """
     starts = [match.start() for match in re.finditer(rf"<{tag}\s".encode(), data)]
     line, last = 1, 0
-    for number, (start, stop) in enumerate(zip(starts, [*starts[1:], len(data)], strict=True)):
+    for number, (start, stop) in enumerate(pairwise([*starts, len(data)])):
         line, last = line + data.count(b"\n", last, start), start
         yield f"{where}, line {line}", str(number), partial(_element, data[start:stop], f"</{tag}>".encode())
     if why or not re.search(rf"</(?!{tag}>)[\w-]+>\s*\Z".encode(), data):
