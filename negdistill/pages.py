@@ -68,7 +68,10 @@ def render(root: Path, profile: str, say: Callable[[str], None] = lambda line: N
     remove(stamp)
     remove(work)
     command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--path-output", work]
-    if subprocess.run([*command, "-W", "-n", "--keep-going", "--quiet"], check=False).returncode:
+    strict = ["-W", "-n", "--keep-going", "--quiet"]
+    if subprocess.run(
+        [*command, *strict], stdout=subprocess.DEVNULL, check=False
+    ).returncode:  # warnings: stderr
         raise Failure("the pages did not render; the warnings above say where")
     remove(html)
     os.replace(work / "_build" / "html", html)
