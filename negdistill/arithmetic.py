@@ -2,14 +2,16 @@
 
     generate -> Problem      teach -> 8 rationales each, right or wrong as often as a real teacher's
 
-For one question the teacher's chance to reason rightly is q ~ Beta(r, 1 - r), fixed by the question. Its mean
-is r; a concentration of one puts most questions near never or always, with correlation 1/2 between the
-samples of one question (measured on the released MATH rationales, within a level: .49 for GPT-3.5, .52 for
-GPT-4). A rationale counts as right under the strict rule only if it also boxes the answer plainly, so
+A question has a hardness h, uniform in [0, 1) and the same for all teachers. A teacher's chance to reason
+rightly falls from 1 to 0 along a straight line of width w around h = r, and so has the mean r:
+
+    q(h) = clip(1/2 + (r - h) / w, 0, 1),    w = min(3 r (1 - r), 2 r, 2 (1 - r))
+
+The first term of w makes the correlation between two samples of one question 1/2, as it is in the released
+MATH rationales within a level (.49 for GPT-3.5, .52 for GPT-4); the others keep the line inside [0, 1]. A
+rationale counts as right under the strict rule only if it also boxes the answer plainly, hence
 
     r = accuracy / (1 - unboxed - notation)
-
-gives the wanted accuracy per level exactly, in expectation.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from negdistill.arithmetic_world import (
     bucket,
     calculate,
     generate,
+    hardness,
     read_steps,
     tell,
 )
@@ -62,6 +65,12 @@ class Teacher:
     accuracy: tuple[float, ...]
     unboxed: float  # share of rationales that state the answer without a box
     notation: float  # share that box the same number written otherwise
+
+    def ability(self, level: int, hardness: float) -> float:
+        """Chance, in [0, 1], to reason rightly; beyond level 5 as at level 5."""
+        r = self.accuracy[min(level, 5) - 1] / (1 - self.unboxed - self.notation)
+        width = min(3 * r * (1 - r), 2 * r, 2 * (1 - r))
+        return min(1.0, max(0.0, 0.5 + (r - hardness) / width))
 
 
 STRENGTHS = {  # measured on the released MATH rationales of GPT-3.5 and GPT-4
@@ -113,7 +122,7 @@ def slip(steps: Sequence[Step], place: int, kind: str, rng: random.Random) -> tu
 
 
 def _mistaken(steps: Sequence[Step], kinds: Sequence[str], rng: random.Random) -> tuple[Step, ...]:
-    """The first slip of random place and kind that can be told; at worst a last result that is one too low."""
+    """The first slip of random place and kind that can be told; at worst a last result one too low."""
     for _ in range(50):
         written = slip(steps, rng.randrange(len(steps)), rng.choice(kinds), rng)
         if written is not None:
@@ -146,12 +155,11 @@ def teach(problems: Sequence[Problem], strength: str = "weak", n: int = 8, seed:
     for problem in problems:
         opening, steps = read_steps(problem)
         habit = random.Random(f"habit/{strength}/{problem.question}")
-        mean = teacher.accuracy[min(len(steps), 5) - 1] / (1 - teacher.unboxed - teacher.notation)
-        ability = habit.betavariate(mean, 1 - mean)
+        able = teacher.ability(len(steps), hardness(problem.question))
         belief = _mistaken(steps, READING, habit) if habit.random() < SYSTEMATIC else None
         rng = random.Random(f"teach/{strength}/{seed}/{problem.question}")
         for index in range(n):
-            right = rng.random() < ability
+            right = rng.random() < able
             written = steps if right else _mistaken(steps, KINDS, rng) if belief is None else belief
             value = written[-1].result if written else steps[0].left  # a skipped only step leaves the start
             form = rng.random()
@@ -185,13 +193,13 @@ def first_wrong_step(problem: Problem, text: str) -> int | None:
 
 # Pieces of several characters; single characters follow, so that any ASCII text can be written.
 _PIECES = (
-    "Problem:\n|\nSolution:\n| + | - | * | / | = |. |?|, so |: |The answer is |So the answer is |That makes |\\boxed{|}."
-    "|Ann |Ben |Eva |Tom | apples| books| cards| coins| pens| shells| dollars| minutes| more|has | holds |finds "
-    "|brings |takes | away|How many| are there| now| does |have|wins |gives |loses |A bag|fills | such| bags"
-    "|There are | in all|adds | out|makes | equal| parts| and keeps one|Only one of | is| left| are|puts | back"
-    "|drops |Box | does box | than| box | fewer| times| as many as| as much| as fast| hold|earns |pays |spends "
-    "|The money grows to |keeps one of |walks |A stop adds |A short way |saves |does it | does it take|A bike is "
-    "|\nA: |Q: "
+    "Problem:\n|\nSolution:\n| + | - | * | / | = |. |?|, so |: |The answer is |So the answer is "
+    "|That makes |\\boxed{|}.|Ann |Ben |Eva |Tom | apples| books| cards| coins| pens| shells| dollars"
+    "| minutes| more|has | holds |finds |brings |takes | away|How many| are there| now| does |have"
+    "|wins |gives |loses |A bag|fills | such| bags|There are | in all|adds | out|makes | equal| parts"
+    "| and keeps one|Only one of | is| left| are|puts | back|drops |Box | does box | than| box | fewer"
+    "| times| as many as| as much| as fast| hold|earns |pays |spends |The money grows to |keeps one of "
+    "|walks |A stop adds |A short way |saves |does it | does it take|A bike is |\nA: |Q: "
 )
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 
@@ -203,10 +211,10 @@ def vocabulary() -> list[str]:
 
 
 def tokenizer():
-    """A PreTrainedTokenizerFast of under 200 tokens: everyday words whole, digits one by one, else characters.
+    """A PreTrainedTokenizerFast of under 200 tokens: whole words, digits one by one, else characters.
 
-    ASCII text (printable characters and line breaks) comes back unchanged from decode(encode(text)); any other
-    character becomes <unk>. No token is added by encoding.
+    ASCII text (printable characters and line breaks) comes back unchanged from decode(encode(text)); any
+    other character becomes <unk>. No token is added by encoding.
     """
     from tokenizers import Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
@@ -261,7 +269,7 @@ def _known_story(steps: int, rng: random.Random) -> Story:
 
 
 def _narration(rng: random.Random) -> str:
-    """A story told to the end, with the count after each step and now and then a number that does not matter."""
+    """A story told to the end, with the count after each step and sometimes a number that does not matter."""
     story = _known_story(rng.randint(1, 4), rng)
     said = [story.opening]
     for step in story.steps:
@@ -273,20 +281,20 @@ def _narration(rng: random.Random) -> str:
 
 
 def _example(rng: random.Random) -> str:
-    """A worked example of one or two steps, sometimes only its answer, in a layout the benchmark never uses."""
+    """A worked example of one or two steps, or only its answer, in a layout of its own."""
     story = _known_story(rng.randint(1, 2), rng)
     worked = " ".join(f"{step.equation}." for step in story.steps)
     return f"Q: {story.text()}\nA: {worked if rng.random() < 0.8 else story.steps[-1].result}"
 
 
-def pretraining_text(n: int, seed: int = 0, size: int = 420) -> list[str]:
-    """n pieces of about `size` characters: drills, narrated stories, worked examples of one and two steps.
+def pretraining_text(n: int, seed: int = 0) -> list[str]:
+    """n pieces of 150 to 500 characters: drills, narrated stories, worked examples of one and two steps.
 
     Questions lie in the bucket of train, so none of them is a question of any other split.
     """
     rng, pieces = random.Random(f"arithmetic/pretraining/{seed}"), []
     for _ in range(n):
-        said: list[str] = []
+        said, size = [], rng.randint(150, 450)
         while sum(map(len, said)) < size:
             said.append(rng.choice((_drill, _narration, _example))(rng))
         pieces.append("\n".join(said))

@@ -24,7 +24,7 @@ LARGEST = 199  # every number of a story, intermediate values included, lies in 
 SUBJECTS = ("totals", "change", "groups", "sharing", "comparison", "money", "time")
 SPLITS = ("train", "valid", "test", "longer", "reworded", "two_step", "distractor")
 _STEPS = {"longer": (6, 7, 8), "two_step": (2,)}  # every other split: 1 to 5
-_BUCKETS = {"train": range(8), "valid": range(8, 9)}  # of ten; everything else lies in the last one
+_BUCKETS = {"train": tuple(range(8)), "valid": (8,)}  # of ten; everything else lies in the last one
 
 NAMES = ("Ann", "Ben", "Eva", "Tom")
 NOUNS = ("apples", "books", "cards", "coins", "pens", "shells")
@@ -238,28 +238,34 @@ def read_steps(problem: Problem) -> tuple[str, tuple[Step, ...]]:
     """
     opening, *told, _ = re.split(r"(?<=\.) ", problem.question)
     boxes = _BOX.search(opening) is not None
-    heroes = _BOX.findall(opening) if boxes else _PERSON.findall(problem.question)
-    hero = heroes[0] if heroes else ""
+    pattern = _BOX if boxes else _PERSON
+    heroes = pattern.findall(opening if boxes else problem.question)
     value, steps = int(re.search(r"\d+", opening)[0]), []
     for sentence in told:
-        number = re.search(r"\d+", sentence)
-        pattern = _BOX if boxes else _PERSON
-        key = pattern.sub(lambda match: "@" if match[0] == hero else "&", sentence)
-        key = _NOUN.sub("~", re.sub(r"\d+", "#", key))
-        if key not in _OPERATIONS or not number:
+        hero = LETTERS[len(steps)] if boxes else heroes[0] if heroes else ""
+        key = pattern.sub(lambda found, hero=hero: "@" if found[0] == hero else "&", sentence)
+        if (key := _NOUN.sub("~", re.sub(r"\d+", "#", key))) not in _OPERATIONS:
             raise ValueError(f"{problem.id}: not a sentence of the embedded benchmark: {sentence!r}")
-        if (op := _OPERATIONS[key]) is None:
-            continue
-        right = int(number[0])
-        steps.append(Step(value, op, right, calculate(value, op, right), sentence))
-        value = steps[-1].result
-        hero = LETTERS[len(steps)] if boxes else hero
+        if op := _OPERATIONS[key]:
+            right = int(re.search(r"\d+", sentence)[0])
+            steps.append(Step(value, op, right, calculate(value, op, right), sentence))
+            value = steps[-1].result
     return opening, tuple(steps)
+
+
+def _share(question: str, use: str) -> float:
+    """A number in [0, 1) that only the question text decides, another one for each use."""
+    return int.from_bytes(hashlib.sha256(f"{use}/{question}".encode()).digest()[:6], "big") / 2**48
 
 
 def bucket(question: str) -> int:
     """0..9 from the question text alone: 0-7 train, 8 valid, 9 test and the shifted sets."""
-    return int.from_bytes(hashlib.sha256(question.encode()).digest()[:4], "big") % 10
+    return int(10 * _share(question, "bucket"))
+
+
+def hardness(question: str) -> float:
+    """How hard teachers find a question among those of its level, in [0, 1), from its text alone."""
+    return _share(question, "hardness")
 
 
 def generate(split: str, n: int, seed: int = 0) -> list[Problem]:
@@ -268,7 +274,7 @@ def generate(split: str, n: int, seed: int = 0) -> list[Problem]:
     split  train, valid, test: 1-5 steps, disjoint for every n and seed, since the question text decides;
            longer (6-8 steps), reworded (wording, names and nouns that train never uses), two_step, distractor
            (one more sentence, with a number that does not matter): all in the bucket of test
-    n      number of problems; subjects and levels take turns, so both are balanced to within one
+    n      number of problems; subjects, levels and quarters of hardness take turns, so all are balanced
     Raises ValueError for an unknown split, n < 0, or an n that exhausts the split.
     """
     check_choice("split", split, SPLITS)
@@ -287,7 +293,8 @@ def generate(split: str, n: int, seed: int = 0) -> list[Problem]:
             if split == "distractor":
                 extra = rng.choice(DISTRACTORS).replace("#", str(rng.randint(2, 90)))
                 question = story.text(extra.replace("~", rng.choice(nouns)), rng.randrange(level + 1))
-            if question not in problems and bucket(question) in _BUCKETS.get(split, range(9, 10)):
+            fits = bucket(question) in _BUCKETS.get(split, (9,))
+            if fits and question not in problems and int(4 * hardness(question)) == len(problems) // 5 % 4:
                 break
         else:
             raise ValueError(
