@@ -97,7 +97,7 @@ def format_prompt(question: str, preset: str = "fixed") -> str:
     return PRESETS[preset].prompt.format(question=question)
 
 
-def token_ids(
+def encode_prompts(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, special: bool = True
 ) -> list[list[int]]:
     """Token ids of each text, not padded.
@@ -133,9 +133,9 @@ def encode(
         if not example.completion:
             raise ValueError(f"example {example.id!r}: completion must not be empty; leave it out")
     end = [tokenizer.eos_token_id] if rules.end_of_text else []
-    prompts = token_ids([example.prompt for example in examples], tokenizer)
+    prompts = encode_prompts([example.prompt for example in examples], tokenizer)
     texts = [rules.completion.format(text=example.completion) for example in examples]
-    completions = token_ids(texts, tokenizer, special=rules.second_start)
+    completions = encode_prompts(texts, tokenizer, special=rules.second_start)
     questions: dict[str, int] = {}
     encoded: list[Encoded] = []
     for example, prompt, completion in zip(examples, prompts, completions, strict=True):

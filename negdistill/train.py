@@ -8,6 +8,11 @@
 Whatever the model has with requires_grad is trained: all of it, a LoRA, or the unit of NAT. The batches of a
 step and its random draws follow from (seed, step) alone. So a run that was killed continues to the same
 weights, bit for bit on one CPU thread, and an evaluation in between changes nothing.
+
+Several processes share the rows of each micro-batch: `accelerate launch --num_processes N script.py` on GPUs. On
+CPUs accelerate itself starts only one process, torchrun has to start the others (gloo):
+
+    accelerate launch --num_processes 2 --cpu --no_python torchrun --standalone --nproc_per_node 2 script.py
 """
 
 from __future__ import annotations
@@ -15,7 +20,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -33,6 +37,7 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
+from negdistill.artifacts import atomic_path
 from negdistill.batching import Encoded, Example, batches, collate, encode, pad_id
 from negdistill.losses import OBJECTIVES, Objective
 from negdistill.records import check_choice
@@ -202,11 +207,8 @@ class _State:
         for name, parameter in self.parameters.items():
             for part, value in {"weight": parameter.detach(), **self.optimizer.state[parameter]}.items():
                 tensors[f"{part}/{name}"] = value.contiguous()
-        partial = self.file.with_suffix(".partial")
-        save_file(tensors, partial, metadata={"key": json.dumps(self.key), "columns": json.dumps(columns)})
-        with open(partial, "rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(partial, self.file)
+        with atomic_path(self.file) as path:
+            save_file(tensors, path, metadata={"key": json.dumps(self.key), "columns": json.dumps(columns)})
 
     def load(self) -> None:
         """Continue from the file; ValueError if it belongs to another run."""
@@ -247,10 +249,8 @@ def _state(
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters.values())
     optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=fused)
     state = _State(parameters, optimizer, key, None if out_dir is None else Path(out_dir) / CHECKPOINT)
-    if state.file is not None:
-        state.file.parent.mkdir(parents=True, exist_ok=True)
-        if state.file.exists():
-            state.load()
+    if state.file is not None and state.file.exists():
+        state.load()
     return state
 
 
@@ -311,7 +311,7 @@ class _Loop:
         seed = np.random.SeedSequence([self.config.seed, number, rank]).generate_state(1, np.uint64)
         torch.manual_seed(int(seed[0]))
         self.state.optimizer.zero_grad()
-        summed = torch.zeros((), device=self.device)
+        summed = 0.0
         for index, rows in enumerate(micro):
             share = rows[rank::world]
             batch = collate([self.encoded[i] for i in share or rows[:1]], self.pad)
@@ -322,12 +322,9 @@ class _Loop:
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
                     loss = self.objective(wrapped, batch)
                 self.accelerator.backward(loss * (world / targets))  # processes are averaged
-            summed += loss.detach()
+            summed = summed + loss.detach()
         norm = nn.utils.clip_grad_norm_(self.state.parameters.values(), self.config.max_grad_norm)
-        mean = self.accelerator.reduce(summed, "sum") / targets
-        loss, norm = torch.stack(
-            [mean.double(), norm.double()]
-        ).tolist()  # the step's one wait for the device
+        loss, norm = (self.accelerator.reduce(summed, "sum") / targets).item(), norm.item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             ids = ", ".join(self.encoded[i].id for rows in micro for i in rows)
             file = self.state.file

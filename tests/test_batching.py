@@ -17,10 +17,10 @@ from negdistill.batching import (
     batches,
     collate,
     encode,
+    encode_prompts,
     format_prompt,
     padding_share,
     real_text_tokenizer,
-    token_ids,
 )
 
 
@@ -73,8 +73,8 @@ def test_the_boundary_does_not_depend_on_the_completion(tokenizer):
 def test_start_token_once_and_no_end_token_in_between(starting):
     (found,) = encode([Example("a", "ab", "ba")], starting, 99)
     assert starting.decode(found.input_ids) == "<s>abba</s>"
-    assert starting.decode(token_ids(["ab"], starting)[0]) == "<s>ab"
-    assert starting.decode(token_ids(["ab"], starting, special=False)[0]) == "ab"
+    assert starting.decode(encode_prompts(["ab"], starting)[0]) == "<s>ab"
+    assert starting.decode(encode_prompts(["ab"], starting, special=False)[0]) == "ab"
 
 
 def test_without_prompt_the_first_token_is_no_target(tokenizer):
