@@ -1,0 +1,299 @@
+"""The project as a whole: layers, dependencies, what must not stand in its files, and the Makefile."""
+
+import ast
+import fnmatch
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import distribution, packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "negdistill"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+README = (ROOT / "README.md").read_text("utf-8")
+FRONT = {"__init__", "__main__"}
+
+# The README's file map: modules in the order of layers, groups parted by empty lines.
+MAP = README.split("negdistill/  ")[1].split("notebooks/  ")[0]
+GROUPS = [re.findall(r"^  (\w+)  +\S", group, re.MULTILINE) for group in MAP.split("\n\n")]
+ORDER = [name for group in GROUPS for name in group]
+MODULES = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem not in FRONT}
+
+
+def tracked() -> list[Path]:
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listing.returncode:
+        pytest.skip("not a git clone")
+    return [ROOT / line for line in listing.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+def texts() -> dict[Path, str]:
+    found = {}
+    for path in tracked():
+        try:
+            found[path] = path.read_text("utf-8")
+        except UnicodeDecodeError:  # weights and pictures
+            continue
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of everything a module imports, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: imports are absolute"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+# --- layout -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("README.md", "LICENSE", "CITATION.cff", "CONTRIBUTING.md", "CHANGELOG.md"),
+        *("Makefile", "pyproject.toml", "constraints.txt", "environment.yml", ".ci/run"),
+        *("_config.yml", "_toc.yml", "book", "negdistill", "notebooks/profiles", "tests"),
+    ],
+)
+def test_the_house_from_the_street(name):
+    assert (ROOT / name).exists()
+
+
+def test_the_file_map_has_every_module():
+    assert sorted(ORDER) == sorted(MODULES)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_module_imports_only_from_those_above_it(name):
+    used = {full.split(".")[1] for full in imports(MODULES[name]) if full.startswith("negdistill.")}
+    assert used <= set(ORDER[: ORDER.index(name)])
+
+
+@pytest.mark.parametrize("names", [[], GROUPS[0], ["planning", "pipeline", "pages", "__main__"]], ids=str)
+def test_plain_python_needs_no_torch(names):
+    lines = ["import sys", *(f"import negdistill.{name}" for name in names), "import negdistill"]
+    check = "assert not {'torch', 'transformers', 'peft'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", "\n".join([*lines, check])], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_a_module_is_short_and_plain(path):
+    text = path.read_text("utf-8")
+    tree = ast.parse(text)
+    assert text.count("\n") <= 350
+    assert ast.get_docstring(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < 60, node.name
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type, f"bare except in line {node.lineno}"
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in ("eval", "exec", "torch.load", "pickle.load", "pickle.loads"), node.lineno
+
+
+# --- dependencies -------------------------------------------------------------------------------------
+
+
+def requirements(*extras: str) -> list[Requirement]:
+    """Requirements of the project itself and of the extras named."""
+    optional = PROJECT["project"]["optional-dependencies"]
+    return [
+        Requirement(text) for text in sum((optional[e] for e in extras), PROJECT["project"]["dependencies"])
+    ]
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    parsed = [Requirement(line) for line in lines if line and line[0] != "#"]
+    versions = {canonicalize_name(line.name): str(line.specifier) for line in parsed}
+    assert len(versions) == len(parsed)
+    return versions
+
+
+def test_all_is_the_union_of_the_extras():
+    optional = dict(PROJECT["project"]["optional-dependencies"])
+    (everything,) = map(Requirement, optional.pop("all"))
+    assert everything.name == "negdistill" and everything.extras == set(optional)
+
+
+def test_every_dependency_has_a_range_and_the_pins_are_in_it():
+    for requirement in requirements("notebooks", "book", "test"):
+        pin = pins()[canonicalize_name(requirement.name)]
+        assert re.fullmatch(r"==[\w.!]+", pin), requirement.name
+        assert requirement.specifier and requirement.specifier.contains(pin[2:]), requirement.name
+
+
+def test_constraints_pin_all_that_is_brought_in():
+    todo, seen = [(r.name, frozenset(r.extras)) for r in requirements("notebooks", "book", "test")], set()
+    while todo:
+        name, extras = todo.pop()
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        for line in distribution(name).requires or ():
+            requirement = Requirement(line)
+            gpu = requirement.name.startswith(
+                ("nvidia-", "cuda-", "triton")
+            )  # of the builds of torch for GPUs only
+            wanted = (
+                any(requirement.marker.evaluate({"extra": e}) for e in extras or ("",))
+                if requirement.marker
+                else True
+            )
+            if wanted and not gpu:
+                todo.append((requirement.name, frozenset(requirement.extras)))
+    missing = {canonicalize_name(name) for name, _ in seen} - set(pins())
+    assert not missing
+
+
+def test_constraints_name_no_local_build():
+    assert not [pin for pin in pins().values() if "+" in pin or "@" in pin or "/" in pin]
+
+
+def test_conda_file_repeats_nothing():
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))
+    assert conda["name"] == PROJECT["project"]["name"] and conda["channels"] == ["conda-forge"]
+    python, pip, by_pip = conda["dependencies"]
+    assert pip == "pip" and by_pip == {"pip": ["--constraint constraints.txt", "--editable .[all]"]}
+    version = python.removeprefix("python=")
+    assert Requirement(f"python{PROJECT['project']['requires-python']}").specifier.contains(version)
+
+
+def test_imports_are_declared_and_declarations_used():
+    sources = {full.split(".")[0] for path in PACKAGE.glob("*.py") for full in imports(path)}
+    foreign = sources - set(sys.stdlib_module_names) - {"negdistill"}
+    owners = {
+        name: {canonicalize_name(d) for d in packages_distributions().get(name, ())} for name in foreign
+    }
+    declared = {canonicalize_name(requirement.name) for requirement in requirements("notebooks")}
+    assert {name for name, found in owners.items() if not found & declared} == set()
+    core = {canonicalize_name(requirement.name) for requirement in requirements()}
+    assert core - set().union(*owners.values()) == set()
+
+
+def test_data_of_the_package_is_installed_with_it():
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["negdistill"]
+    for path in tracked():
+        if PACKAGE in path.parents and path.suffix != ".py":
+            name = path.relative_to(PACKAGE).as_posix()
+            assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns), name
+
+
+# --- what stands in the files -------------------------------------------------------------------------
+
+
+def test_no_path_of_a_machine():
+    pattern = re.compile(r"(?<![\w./])/(?:root|home|work|Users|opt|tmp/pytest)/|site-packages/")
+    hits = {f"{path.name}: {match[0]}" for path, text in texts().items() if (match := pattern.search(text))}
+    assert hits <= {"test_project.py: site-packages/"}
+
+
+def test_the_address_stands_in_one_place():
+    address = PROJECT["project"]["urls"]["Repository"]
+    assert yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["repository"]["url"] == address
+    owner = address.removeprefix("https://").rsplit("/", 1)[0] + "/"
+    assert {path.name for path, text in texts().items() if owner in text} == {"pyproject.toml", "_config.yml"}
+
+
+def test_version_and_licence_agree():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert citation["version"] == PROJECT["project"]["version"]
+    assert citation["license"] == PROJECT["project"]["license"] == (ROOT / "LICENSE").read_text("utf-8")[:3]
+
+
+# --- Makefile -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clone(tmp_path) -> Path:
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def make(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MAKE", "MFLAGS", "NEGDIST"))
+    }
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments],
+        cwd=folder, env={**kept, **variables}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_help_is_the_default_and_names_every_target(clone):
+    targets = re.search(r"^\.PHONY: (.*)$", (clone / "Makefile").read_text(), re.MULTILINE)[1].split()
+    told = [line.split()[1] for line in make(clone).stdout.splitlines()]
+    assert ["help", *told] == targets
+    assert [target for target in ("env", "book", "html", "test", "clean") if target not in told] == []
+
+
+def test_a_failing_environment_stops_everything(clone):
+    done = make(clone, "test", PYTHON="false")
+    assert done.returncode == 2 and "pytest" not in done.stdout and "done" not in done.stdout
+    assert not (clone / ".venv").exists()
+
+
+def test_an_environment_is_made_once_for_each_set_of_versions(clone):
+    (clone / ".venv").mkdir()
+    made = subprocess.run(
+        "cat pyproject.toml constraints.txt | cksum", shell=True, cwd=clone, capture_output=True, text=True
+    )
+    (clone / ".venv" / "environment").write_text(f"{made.stdout.strip()} {clone}\n")
+    done = make(clone, "env", PYTHON="false")
+    assert done.returncode == 0 and re.fullmatch(r"env: done after \d s\n", done.stdout)
+
+    with open(clone / "constraints.txt", "a") as file:
+        file.write("# another\n")
+    assert make(clone, "env", PYTHON="false").returncode == 2  # .venv/bin/python is not there
+    assert not (clone / ".venv" / "environment").exists()
+
+
+def test_data_beside_the_clone_is_used_where_nothing_else_is_set(clone):
+    show = ("--eval", "show: ; @echo data=$$NEGDISTILL_DATA", "show")
+    assert make(clone, *show).stdout == "data=\n"
+    (clone.parent / "shared" / "data").mkdir(parents=True)
+    assert make(clone, *show).stdout == f"data={clone.parent}/shared/data\n"
+    assert make(clone, *show, NEGDISTILL_DATA="elsewhere").stdout == "data=elsewhere\n"
+
+
+def test_clean_keeps_the_environment(clone):
+    for name in ("_build/html", "_runs/smoke", ".venv/bin", "negdistill/__pycache__", ".venv/__pycache__"):
+        (clone / name).mkdir(parents=True)
+    assert make(clone, "clean").returncode == 0
+    left = {path.relative_to(clone).as_posix() for path in clone.rglob("*") if path.is_dir()}
+    assert left == {".venv", ".venv/bin", ".venv/__pycache__", "negdistill"}
+
+
+def test_continuous_integration_is_the_makefile():
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+    assert os.access(ROOT / ".ci" / "run", os.X_OK) and "set -euo pipefail" in script
+    assert re.findall(r"^make \w+$", script, re.MULTILINE) == ["make html", "make test"]
+    runs = {
+        path.stem: yaml.safe_load(path.read_text("utf-8"))
+        for path in (ROOT / ".github/workflows").glob("*.yml")
+    }
+    steps = {
+        name: [step.get("run") for job in flow["jobs"].values() for step in job["steps"]]
+        for name, flow in runs.items()
+    }
+    assert "bash .ci/run" in steps["ci"] and "make html" in steps["pages"]
