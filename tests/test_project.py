@@ -174,16 +174,24 @@ def test_conda_file_repeats_nothing():
     assert Requirement(f"python{PROJECT['project']['requires-python']}").specifier.contains(version)
 
 
-def test_imports_are_declared_and_declarations_used():
-    sources = {full.split(".")[0] for path in PACKAGE.glob("*.py") for full in imports(path)}
-    foreign = sources - set(sys.stdlib_module_names) - {"negdistill"}
-    owners = {
-        name: {canonicalize_name(d) for d in packages_distributions().get(name, ())} for name in foreign
-    }
-    declared = {canonicalize_name(requirement.name) for requirement in requirements("notebooks")}
-    assert {name for name, found in owners.items() if not found & declared} == set()
+def foreign(folder: Path) -> dict[str, set[str]]:
+    """Each third-party module that a folder imports, and the distributions it may come from."""
+    names = {full.split(".")[0] for path in folder.glob("*.py") for full in imports(path)}
+    names -= {*sys.stdlib_module_names, "negdistill", *(path.stem for path in folder.glob("*.py"))}
+    return {name: {canonicalize_name(d) for d in packages_distributions().get(name, ())} for name in names}
+
+
+@pytest.mark.parametrize(
+    ("folder", "extras"), [("negdistill", ["notebooks"]), ("tests", ["notebooks", "test"])]
+)
+def test_imports_are_declared(folder, extras):
+    declared = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}
+    assert not {name for name, owners in foreign(ROOT / folder).items() if not owners & declared}
+
+
+def test_what_the_package_requires_it_imports():
     core = {canonicalize_name(requirement.name) for requirement in requirements()}
-    assert core - set().union(*owners.values()) == set()
+    assert not core - set().union(*foreign(PACKAGE).values())
 
 
 def test_data_of_the_package_is_installed_with_it():
