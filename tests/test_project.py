@@ -178,7 +178,8 @@ def foreign(folder: Path) -> dict[str, set[str]]:
     """Each third-party module that a folder imports, and the distributions it may come from."""
     names = {full.split(".")[0] for path in folder.glob("*.py") for full in imports(path)}
     names -= {*sys.stdlib_module_names, "negdistill", *(path.stem for path in folder.glob("*.py"))}
-    return {name: {canonicalize_name(d) for d in packages_distributions().get(name, ())} for name in names}
+    owners = packages_distributions()
+    return {name: {canonicalize_name(owner) for owner in owners.get(name, ())} for name in names}
 
 
 @pytest.mark.parametrize(
