@@ -1,0 +1,173 @@
+"""The book: pages and configuration agree with the notebooks, the profiles and the project."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from negdistill.planning import notebooks, plan
+
+ROOT = Path(__file__).parents[1]
+BOOK = ROOT / "book"
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
+PAGES = sorted(BOOK.glob("*.md"))
+NOTEBOOKS = notebooks(ROOT / "notebooks")
+LONGEST_CELL = 25  # lines
+PARAMETER = re.compile(r"(\w+): (\w+) = (.+?)  # (.+)")
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def cells(path, kind):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
+def parameters(path):
+    """Lines of the parameters cell: name, type, default, comment."""
+    (cell,) = (cell for cell in cells(path, "code") if "parameters" in cell.metadata.get("tags", []))
+    rows = []
+    for line in cell.source.splitlines():
+        match = PARAMETER.fullmatch(line)
+        assert match, (
+            f"{path.name}: a parameter is written `name: type = value  # unit or meaning`; got {line}"
+        )
+        rows.append(match.groups())
+    return rows
+
+
+def text_of(path):
+    return (
+        "\n".join(cell.source for cell in cells(path, "markdown"))
+        if path.suffix == ".ipynb"
+        else path.read_text("utf-8")
+    )
+
+
+# --- configuration ------------------------------------------------------------------------------------
+
+
+def test_the_address_of_the_repository_is_that_of_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert CONFIG["repository"]["url"] == project["urls"]["Repository"]
+
+
+def test_the_table_of_contents_has_every_page_and_every_chapter_in_order():
+    listed = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+    pages = [name for name in listed if not name.startswith("book/executed/")]
+    assert sorted(pages) == [f"book/{path.stem}" for path in PAGES]
+    assert [name for name in listed if name not in pages] == [
+        f"book/executed/{path.stem}" for path in NOTEBOOKS
+    ]
+
+
+def test_nothing_is_executed_or_fetched_when_pages_are_built_or_viewed():
+    assert CONFIG["execute"]["execute_notebooks"] == "off"
+    assert CONFIG["only_build_toc_files"] is True
+    settings = CONFIG["sphinx"]["config"]
+    assert "sphinx-mathjax-offline" in settings["extensions"]
+    assert "sphinx_thebe" not in settings["extensions"]  # writes the address of a script into every page
+    for path in (BOOK / "_static").iterdir():
+        assert not re.search(
+            r"@import|url\(|href|https?://(?!www\.w3\.org/2000/svg)", path.read_text("utf-8")
+        ), path
+
+
+def test_logo_icon_style_and_bibliography_exist():
+    (static,) = CONFIG["sphinx"]["config"]["html_static_path"]
+    (style,) = CONFIG["sphinx"]["config"]["html_css_files"]
+    (references,) = CONFIG["bibtex_bibfiles"]
+    for name in (CONFIG["logo"], CONFIG["html"]["favicon"], f"{static}/{style}", references):
+        assert (ROOT / name).is_file(), name
+
+
+def test_every_reference_is_cited_and_every_citation_has_a_reference():
+    references = set(re.findall(r"^@\w+\{(\w+),", (BOOK / "references.bib").read_text("utf-8"), re.MULTILINE))
+    text = "\n".join(map(text_of, [*PAGES, *NOTEBOOKS]))
+    cited = {key.strip() for keys in re.findall(r"\{cite:[pt]\}`([^`]+)`", text) for key in keys.split(",")}
+    assert cited == references
+
+
+# --- parameters ---------------------------------------------------------------------------------------
+
+
+def parameter_table():
+    """The table of book/running.md, made from the parameters cells and the profiles."""
+    given = {name: {job.name: job.given for job in plan(ROOT, name)} for name in ("quick", "book")}
+    rows = [
+        "| chapter | parameter | unit or meaning | smoke | quick | book |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+
+    def shown(value):
+        text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+        return text if isinstance(value, (list, int, float, bool)) else f"`{text}`"
+
+    for path in NOTEBOOKS:
+        for name, _, default, meaning in parameters(path):
+            larger = [shown(of[path.stem][name]) if name in of[path.stem] else "" for of in given.values()]
+            columns = [path.stem[:2], f"`{name}`", meaning, shown(ast.literal_eval(default)), *larger]
+            rows.append("| " + " | ".join(columns) + " |")
+    return "\n".join(rows)
+
+
+def test_the_table_of_parameters_is_that_of_notebooks_and_profiles():
+    found = re.search(
+        r"<!-- parameters: begin.*?-->\n(.*?)\n?<!-- parameters: end -->",
+        text_of(BOOK / "running.md"),
+        re.DOTALL,
+    )
+    assert found, (
+        "book/running.md must hold the table between <!-- parameters: begin --> and <!-- parameters: end -->"
+    )
+    assert found[1] == parameter_table(), f"book/running.md needs this table:\n{parameter_table()}"
+
+
+@each_notebook
+def test_every_parameter_has_the_type_of_its_default(path):
+    for name, kind, default, _ in parameters(path):
+        assert type(ast.literal_eval(default)).__name__ == kind, name
+
+
+# --- the form of a chapter ----------------------------------------------------------------------------
+
+
+@each_notebook
+def test_a_chapter_opens_with_an_overview_and_closes_with_takeaways_and_solved_exercises(path):
+    text = text_of(path)
+    opening = cells(path, "markdown")[0].source
+    assert opening.startswith("# ") and "Overview" in opening and "Time and hardware" in opening
+    assert re.search(r"^## Takeaways$.*^## Exercises$", text, re.MULTILINE | re.DOTALL)
+    exercises = text.split("## Exercises")[1]
+    asked = re.findall(r"^\*\*\d\.\*\*", exercises, re.MULTILINE)
+    assert 2 <= len(asked) <= 3
+    assert exercises.count("```{dropdown} Solution") == len(asked)
+
+
+@each_notebook
+def test_code_stands_between_prose_and_is_short(path):
+    before = "markdown"
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            assert before != "code", f"prose is missing before\n{cell.source}"
+            assert len(cell.source.splitlines()) <= LONGEST_CELL, cell.source
+            before = "parameters" if "parameters" in cell.metadata.get("tags", []) else "code"
+        else:
+            before = "markdown"
+    assert before == "markdown", "the last word of a chapter is prose"
+
+
+@each_notebook
+def test_the_committed_outputs_are_complete_and_every_figure_has_caption_and_alternative_text(path):
+    for number, cell in enumerate(cells(path, "code"), 1):
+        assert cell.execution_count == number, "run the notebook from top to bottom at smoke scale"
+        shows = any("image/png" in output.get("data", {}) for output in cell.outputs)
+        look = cell.metadata.get("mystnb", {})
+        assert shows == bool(look.get("image", {}).get("alt")), cell.source
+        assert shows == bool(look.get("figure", {}).get("caption") and look["figure"].get("name")), (
+            cell.source
+        )
