@@ -9,8 +9,8 @@ Whatever the model has with requires_grad is trained: all of it, a LoRA, or the 
 step and its random draws follow from (seed, step) alone. So a run that was killed continues to the same
 weights, bit for bit on one CPU thread, and an evaluation in between changes nothing.
 
-Several processes share the rows of each micro-batch: `accelerate launch --num_processes N script.py` on GPUs. On
-CPUs accelerate itself starts only one process, torchrun has to start the others (gloo):
+Several processes share the rows of each micro-batch: `accelerate launch --num_processes N script.py` on GPUs.
+On CPUs accelerate starts one process whatever N is, and torchrun has to start the others (gloo):
 
     accelerate launch --num_processes 2 --cpu --no_python torchrun --standalone --nproc_per_node 2 script.py
 """

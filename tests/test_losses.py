@@ -18,6 +18,8 @@ from transformers import (
 )
 
 from negdistill import losses
+from negdistill.nat import attach
+from negdistill.nat_unit import NATConfig
 
 SMALL = dict(vocab_size=23, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4)
 SMALL |= dict(num_key_value_heads=2, max_position_embeddings=32)
@@ -35,7 +37,15 @@ MODELS = {
         LlamaForCausalLM(LlamaConfig(**SMALL)),
         LoraConfig(r=2, target_modules=["q_proj", "lm_head"], init_lora_weights=False),
     ),
+    "nat": lambda: randomize(attach(LlamaForCausalLM(LlamaConfig(**SMALL)), NATConfig(r=2, unit_dim=3))),
 }
+
+
+def randomize(model: torch.nn.Module) -> torch.nn.Module:
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
 
 
 def make(name: str) -> torch.nn.Module:
@@ -105,7 +115,7 @@ def test_selected_positions_equal_the_full_forward(name):
     assert full.shape == (4, 9, 23)  # nothing stays behind in the model
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma, soft capping", "peft"])
+@pytest.mark.parametrize("name", ["llama", "gemma, soft capping", "peft", "nat"])
 def test_gradients_equal_the_full_forward(name):
     model, batch = make(name), make_batch()
     trained = [p for p in model.parameters() if p.requires_grad]
