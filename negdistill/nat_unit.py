@@ -193,8 +193,7 @@ class DualLinear(nn.Module):
     ) -> None:
         super().__init__()
         config, weight, (d_in, d_out) = state.config, base_layer.weight, widths(base_layer)
-        self.base_layer, self.name, self.state = base_layer, name, state
-        self.dropout = config.dropout
+        self.name, self.state, self.dropout = name, state, config.dropout
         self.share = max(1, round((1 - config.dropout) * 2**16))  # of 65536, what dropout keeps
         self.scaling = {"pos": config.lora_alpha / config.r, "neg": neg_scaling}
         kind = {"bias": False, "dtype": torch.float64 if weight.dtype == torch.float64 else torch.float32}
@@ -208,6 +207,7 @@ class DualLinear(nn.Module):
         for linear in (self.lora_A["neg"], *self.lora_B.values(), self.value_out):
             nn.init.zeros_(linear.weight)
         self.to(weight.device).train(base_layer.training)
+        self.base_layer = base_layer  # last: it stays where and as it is
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., d_in] -> [..., d_out] in the view that the model is in."""
