@@ -32,6 +32,7 @@ RC = {
     "axes.axisbelow": True,
     "grid.alpha": 0.3,
     "legend.frameon": False,
+    "patch.force_edgecolor": False,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor", "axes.edgecolor"), TEXT),
     **dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), TEXT),
 }
@@ -59,7 +60,9 @@ def accuracy_by_level(questions: pd.DataFrame, reference: pd.DataFrame | None = 
             "marker": MARKERS[place % len(MARKERS)],
             "label": teacher,
         }
-        sns.lineplot(group, x="level", y="share", err_style="bars", ax=axes, **INTERVAL, **look)
+        sns.lineplot(
+            group, x="level", y="share", err_style="bars", ax=axes, markeredgewidth=0, **INTERVAL, **look
+        )
     if reference is not None:
         _require("reference", reference, "teacher", "level", "share")
         for place, (teacher, group) in enumerate(reference.groupby("teacher", sort=False)):
@@ -122,3 +125,58 @@ def _require(name: str, frame: pd.DataFrame, *columns: str) -> None:
             f"{name} must be a frame with the columns {', '.join(columns)} and at least one row; "
             f"got {', '.join(wrong) or 'no row'}"
         )
+
+
+def budget_curves(points: pd.DataFrame, x: str, label: str) -> Figure:
+    """Accuracy against a budget, one line per method with its intervals, one panel per teacher.
+
+    points  one row per teacher, method and budget: teacher, method, column `x`, accuracy, low, high (0-1)
+    label   of the horizontal axis
+    """
+    _require("points", points, "teacher", "method", x, "accuracy", "low", "high")
+    panels, methods = list(points.groupby("teacher", sort=False)), points["method"].unique()
+    size = (max(5.8, 3.6 * len(panels)), 3.5)
+    figure, grid = plt.subplots(
+        1, len(panels), layout="constrained", figsize=size, sharey=True, squeeze=False
+    )
+    for axes, (teacher, panel) in zip(grid[0], panels, strict=True):
+        for place, method in enumerate(methods):
+            line = panel[panel["method"] == method].sort_values(x)
+            whiskers = _whiskers(line, "accuracy")
+            axes.errorbar(line[x], line["accuracy"], whiskers, label=method, elinewidth=0.8, **_look(place))
+        axes.set(xlabel=label, title=teacher)
+    grid[0][0].set(ylabel="accuracy", ylim=(0, None))
+    return _done(figure)
+
+
+def differences(table: pd.DataFrame, label: str) -> Figure:
+    """Differences with their intervals, a line of the figure per method, a mark per teacher, and zero.
+
+    table  one row per teacher and method: teacher, method, difference, low, high (fractions, -1 to 1)
+    label  of the horizontal axis
+    """
+    _require("table", table, "teacher", "method", "difference", "low", "high")
+    methods, teachers = list(table["method"].unique()), list(table.groupby("teacher", sort=False))
+    figure, axes = plt.subplots(layout="constrained", figsize=(5.8, 1.2 + 0.32 * len(methods)))
+    axes.axvline(0, color=TEXT, linewidth=1)
+    for place, (teacher, part) in enumerate(teachers):
+        shift = (place - (len(teachers) - 1) / 2) * 0.5 / len(teachers)
+        heights = [methods.index(method) + shift for method in part["method"]]
+        look = _look(place) | {"linestyle": "", "label": teacher}
+        axes.errorbar(part["difference"], heights, xerr=_whiskers(part, "difference"), **look)
+    axes.set_yticks(range(len(methods)), methods)
+    axes.invert_yaxis()
+    axes.set(xlabel=label)
+    return _done(figure)
+
+
+def _look(place: int) -> dict[str, object]:
+    """Colour, marker and dash of the line at a place; lines that share a colour differ in the other two."""
+    turn, colour = divmod(place, len(COLOURS))
+    marker = MARKERS[(colour + turn) % len(MARKERS)]
+    return {"color": COLOURS[colour], "marker": marker, "linestyle": ("-", "--", ":")[turn % 3]}
+
+
+def _whiskers(frame: pd.DataFrame, value: str) -> list[pd.Series]:
+    """Distances from a value down to `low` and up to `high`, at least 0: rounding may take them below."""
+    return [(frame[value] - frame["low"]).clip(lower=0), (frame["high"] - frame[value]).clip(lower=0)]
