@@ -1,0 +1,170 @@
+"""Recipes: what every row of the methods table is given, so that rows differ in nothing else.
+
+TrainingSet   questions, right rationales, wrong rationales   -->  examples of one kind
+Settings      adapters, optimiser, budget, seed               two: the embedded student's, the paper's
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from negdistill.answers import grade, split
+from negdistill.batching import PRESETS, Example, encode_prompts, format_prompt
+from negdistill.nat import EMBEDDED
+from negdistill.nat_unit import NATConfig
+from negdistill.records import Problem, Rationale, check_choice
+from negdistill.train import TrainConfig
+
+if TYPE_CHECKING:
+    from negdistill.students import Student
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """Training questions with their graded rationales. ValueError for a rationale of no question."""
+
+    problems: tuple[Problem, ...]
+    positives: tuple[Rationale, ...]
+    negatives: tuple[Rationale, ...]
+
+    def __post_init__(self) -> None:
+        known = {problem.id for problem in self.problems}
+        for rationale in (*self.positives, *self.negatives):
+            if rationale.problem_id not in known:
+                raise ValueError(
+                    f"rationales must belong to problems; got problem_id {rationale.problem_id!r}, which no "
+                    "problem has; pass the problem set they were written for"
+                )
+
+    def take(self, n: int) -> TrainingSet:
+        """The first n questions with their rationales."""
+        if not 1 <= n <= len(self.problems):
+            raise ValueError(
+                f"n must lie between 1 and {len(self.problems)}, the number of questions; got {n}"
+            )
+        kept = {problem.id for problem in self.problems[:n]}
+        sides = (tuple(r for r in side if r.problem_id in kept) for side in (self.positives, self.negatives))
+        return TrainingSet(self.problems[:n], *sides)
+
+    def examples(self, kind: str, preset: str = "fixed") -> list[Example]:
+        """Texts to train on: kind "solutions", "positives", "negatives" or "both". ValueError where empty."""
+        check_choice("kind", kind, ("solutions", "positives", "negatives", "both"))
+        prompts = {problem.id: format_prompt(problem.question, preset) for problem in self.problems}
+        if kind == "solutions":
+            return [Example(p.id, prompts[p.id], p.solution, question=p.id) for p in self.problems]
+        sides = {"positives": ((True, self.positives),), "negatives": ((False, self.negatives),)}
+        sides["both"] = sides["positives"] + sides["negatives"]
+        for positive, side in sides[kind]:
+            if not side:
+                name, label = ("positives", "right") if positive else ("negatives", "wrong")
+                raise ValueError(
+                    f"{name} must not be empty: no rationale was graded {label}; take more questions, "
+                    'another teacher, or rules that find more answers (extract="lenient", rule="math")'
+                )
+        return [
+            Example(f"{r.problem_id}#{r.index}", prompts[r.problem_id], r.text, positive, r.problem_id)
+            for positive, side in sides[kind]
+            for r in side
+        ]
+
+
+def training_set(
+    problems: Iterable[Problem], rationales: Iterable[Rationale], extract: str = "boxed", rule: str = "exact"
+) -> TrainingSet:
+    """Grade the rationales and split them; rules as in `answers.grade`."""
+    problems = tuple(problems)
+    positives, negatives = split(grade(problems, rationales, extract, rule))
+    return TrainingSet(problems, tuple(positives), tuple(negatives))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What all rows share.
+
+    nat     rank, alpha, dropout and projections of every adapter; width of the unit
+    train   optimiser, budget and seed. max_steps and max_tokens are the budget of a row with all that it
+            uses: what that took is subtracted, and what is not there yet is given an equal share. epochs are
+            those of each training.
+    preset  name in `batching.PRESETS`
+    shots   worked examples of Few-shot
+    """
+
+    nat: NATConfig
+    train: TrainConfig
+    preset: str = "fixed"
+    shots: int = 4
+
+    def __post_init__(self) -> None:
+        check_choice("preset", self.preset, PRESETS)
+        if self.shots < 1:
+            raise ValueError(f"shots must be at least 1; got {self.shots}")
+
+
+SETTINGS: Mapping[str, Settings] = MappingProxyType(
+    {
+        "embedded": Settings(
+            nat=EMBEDDED, train=TrainConfig(epochs=20, batch_size=32, lr=3e-3, checkpoint_every=100)
+        ),
+        "paper": Settings(
+            nat=NATConfig(),
+            train=TrainConfig(
+                epochs=20,
+                batch_size=8,
+                gradient_accumulation_steps=16,
+                lr=3e-4,
+                warmup_steps=200,
+                checkpoint_every=100,
+            ),
+        ),
+    }
+)
+
+
+def settings(name: str = "embedded", **changes: object) -> Settings:
+    """A copy of SETTINGS[name] with fields of it, of its NATConfig or of its TrainConfig changed.
+
+    settings(max_steps=300, seed=1) trains 300 steps: of epochs, max_steps and max_tokens the one given holds.
+    """
+    check_choice("name", name, SETTINGS)
+    base = SETTINGS[name]
+    if changes.keys() & {"epochs", "max_steps", "max_tokens"}:
+        changes = {"epochs": None, "max_steps": None, "max_tokens": None} | changes
+    parts: dict[str, dict[str, object]] = {"train": {}, "nat": {}, "": {}}
+    for key, value in changes.items():
+        owners = {"train": TrainConfig, "nat": NATConfig, "": Settings}
+        owner = next((part for part, kind in owners.items() if key in {f.name for f in fields(kind)}), None)
+        if owner is None:
+            known = [field.name for kind in owners.values() for field in fields(kind)]
+            check_choice("setting", key, known)
+        parts[owner][key] = value
+    own = {"train": replace(base.train, **parts["train"]), "nat": replace(base.nat, **parts["nat"])}
+    return replace(base, **own | parts[""])
+
+
+def few_shot_prefix(examples: Sequence[Example], student: Student, config: Settings) -> str:
+    """`shots` worked examples of different questions, drawn with the seed, in at most half of the context.
+
+    An example may take an equal share of that half; ValueError where fewer than `shots` do.
+    """
+    half = student.model.config.max_position_embeddings // 2
+    completion = PRESETS[config.preset].completion
+    chosen: dict[str, str] = {}
+    for place in np.random.default_rng(config.train.seed).permutation(len(examples)):
+        if len(chosen) == config.shots:
+            break
+        example = examples[place]
+        text = f"{example.prompt}{completion.format(text=example.completion)}\n\n"
+        fits = len(encode_prompts([text], student.tokenizer)[0]) <= half // config.shots
+        if fits and example.question not in chosen:
+            chosen[example.question] = text
+    if len(chosen) < config.shots:
+        raise ValueError(
+            f"shots must leave half of the context free, and {config.shots} equal shares of {half} tokens "
+            f"hold {len(chosen)} worked examples; got {config.shots}; take fewer"
+        )
+    return "".join(chosen.values())
