@@ -3,11 +3,11 @@
 A run grades Q questions under each of S seeds, C[s, q] in {0, 1}. Its accuracy varies for two reasons, the
 questions that were drawn and the seeds that were run, so both are resampled, crossed and independently:
 
-    mean* = sum over s, q of  u_s w_q C[s, q],    u: draws of seeds / (S - 1),  w: draws of questions / (Q - 1)
+    mean* = sum over s, q of  u_s w_q C[s, q],   u: draws of seeds / (S - 1),  w: draws of questions / (Q - 1)
 
 One draw fewer than there are makes the bootstrap variance of a mean the unbiased one (Rao and Wu, 1988). The
 crossed bootstrap counts the noise of single answers more than once (Owen, 2007), so an interval is a little
-wide when the seeds hardly differ and close to nominal when they do. One seed can say nothing about other seeds:
+wide when the seeds hardly differ and close to nominal when they do. One seed says nothing about others:
 its interval covers the questions only. Treating the S Q answers as independent would be too narrow.
 
 Frames have the columns problem_id, seed, correct, and optionally method (then one method only).
@@ -43,10 +43,10 @@ class Difference(NamedTuple):
     p: float
 
 
-def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of a proportion; (low, high) in [0, 1], (0, 1) when n = 0.
 
-    successes may be fractional: the mean over seeds of the number solved among n questions.
+    Both may be fractional, as the mean over seeds of the number solved is.
     """
     _check_level(level)
     if not 0 <= successes <= n:
@@ -67,12 +67,17 @@ def bootstrap_accuracy(
 ) -> Estimate:
     """Accuracy of one method with its percentile interval, clustered by question and seed.
 
+    Where all answers are right, or none, all resamples are equal: the interval is then Wilson's, of as many
+    answers as there are questions.
+
     Raises ValueError when a column is missing, the frame holds several methods or no row, a question occurs
     twice under one seed, or the seeds did not answer the same questions.
     """
     correct = _matrix(frame, "frame")
-    means = _resampled_means(correct, resamples, seed)
-    return Estimate(float(correct.to_numpy().mean()), *_percentiles(means, level))
+    value = float(correct.to_numpy().mean())
+    if value in (0, 1):
+        return Estimate(value, *wilson(value * correct.shape[1], correct.shape[1], level))
+    return Estimate(value, *_percentiles(_resampled_means(correct, resamples, seed), level))
 
 
 def paired(
@@ -121,20 +126,22 @@ def overlap(
     """Intersection over union of the questions that two methods solve, over all seeds.
 
     Sum over seeds of the number solved by both, over the sum of the number solved by either, with the
-    percentile interval of resampled questions and seeds. Raises ValueError as `paired`.
+    percentile interval of resampled questions and seeds; Wilson's where the two sets are equal or disjoint
+    under every seed. Raises ValueError as `paired`.
     """
     a, b = _matrix(frame_a, "frame_a"), _matrix(frame_b, "frame_b")
     _check_same(a, b)
     both, union = a * b, np.maximum(a, b)
-    if not union.to_numpy().any():
-        return Estimate(0.0, 0.0, 1.0)
+    counts = both.to_numpy().sum() / len(a), union.to_numpy().sum() / len(a)
+    if counts[0] in (0, counts[1]):
+        return Estimate(counts[0] / counts[1] if counts[1] else 0.0, *wilson(*counts, level))
     ratio = np.divide(
         _resampled_means(both, resamples, seed),
         denominator := _resampled_means(union, resamples, seed),
         out=np.zeros(resamples),
         where=denominator > 0,
     )
-    return Estimate(float(both.to_numpy().sum() / union.to_numpy().sum()), *_percentiles(ratio, level))
+    return Estimate(counts[0] / counts[1], *_percentiles(ratio, level))
 
 
 def _matrix(frame: pd.DataFrame, name: str) -> pd.DataFrame:
