@@ -176,15 +176,16 @@ def _pad_all(encoded: list[Encoded], pad: int) -> list[Encoded]:
 def batches(encoded: Sequence[Encoded], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """Row numbers of each batch of one epoch: every row once, ceil(n / batch_size) batches.
 
-    Rows are shuffled, windows of `WINDOW` batches are sorted by length up to `JITTER`, and the batches are
-    shuffled. All of it depends on `seed` and `epoch` only, so a run can be resumed at any step.
+    Rows are shuffled, windows of about `WINDOW` batches are sorted by length up to `JITTER`, and the batches
+    are shuffled. All of it depends on `seed` and `epoch` only, so a run can be resumed at any step.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
     random = np.random.default_rng([seed, epoch])
     order = random.permutation(len(encoded))
     guess = [len(encoded[i].input_ids) for i in order] * random.uniform(1 - JITTER, 1 + JITTER, len(order))
-    window = np.arange(len(order)) // (WINDOW * batch_size)
+    count = -(-len(order) // batch_size)
+    window = np.arange(len(order)) // batch_size * max(1, round(count / WINDOW)) // max(1, count)
     order = order[np.lexsort((guess, window))]
     cuts = [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
     return [cuts[i] for i in random.permutation(len(cuts))]

@@ -105,7 +105,7 @@ def train(
     max_length: int | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> pd.DataFrame:
-    """Train in place whatever of `model` has requires_grad; the model is left in eval mode.
+    """Train in place whatever of `model` has requires_grad; the model is left in eval mode, whatever happens.
 
     objective   name in `losses.OBJECTIVES`
     out_dir     folder of the checkpoint; where it holds one of the same run, training continues from there
@@ -137,8 +137,10 @@ def train(
     state = _state(model, config, _key(model, encoded, config, objective), out_dir)
     loop = _Loop(model, OBJECTIVES[objective], encoded, plan, pad_id(tokenizer), config, state, accelerator)
     with torch.random.fork_rng(devices=[loop.device] if loop.device.type == "cuda" else []):
-        loop.run(on_epoch)
-    model.eval()
+        try:
+            loop.run(on_epoch)
+        finally:
+            model.eval()
     extra = dict.fromkeys(name for row in state.history for name in row if name not in COLUMNS)
     frame = pd.DataFrame(state.history, columns=[*COLUMNS, *extra])
     return frame.astype({"step": int, "epoch": int, "tokens": int})

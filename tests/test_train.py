@@ -229,7 +229,7 @@ def test_killed_run_resumes_to_identical_weights(tmp_path):
     command = [sys.executable, __file__, "killed", str(tmp_path)]
     child = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE)
     file = tmp_path / CHECKPOINT
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not file.exists() and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(0.3)
@@ -333,6 +333,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights(tmp_path):
     assert f"last good checkpoint: {tmp_path / CHECKPOINT}" in message
     assert all(value.isfinite().all() for value in weights(model).values())
     assert same(weights(model), seen[-1])
+    assert not model.training
     with safe_open(tmp_path / CHECKPOINT, "pt") as stored:
         assert len(stored.get_tensor("history")) == step - 1
     with pytest.raises(FloatingPointError, match="last good checkpoint: none"):
@@ -365,7 +366,7 @@ def test_two_processes_give_the_curve_of_one(tmp_path):
     ]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*launch, *torchrun, __file__, "distributed", str(tmp_path / "two" / "history")]
-    subprocess.run(command, env=environment(), check=True, capture_output=True, timeout=300)
+    subprocess.run(command, env=environment(), check=True, capture_output=True, timeout=600)
     (tmp_path / "one").mkdir()
     distributed(tmp_path / "one" / "history")
     one, first, second = (
