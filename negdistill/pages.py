@@ -23,8 +23,7 @@ from pathlib import Path
 import nbformat
 
 from negdistill.artifacts import atomic_write_text, digest_file, digest_json, digest_tree, remove
-from negdistill.pipeline import Failure
-from negdistill.planning import executed_folder, notebooks, profiles
+from negdistill.planning import Failure, executed_folder, notebooks, profiles
 from negdistill.records import check_choice
 
 

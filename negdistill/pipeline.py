@@ -43,6 +43,7 @@ from negdistill.artifacts import Manifest, RunFolder, atomic_path, remove
 from negdistill.planning import (
     FORCED,
     MISSING,
+    Failure,
     Job,
     changes,
     digest_code,
@@ -61,10 +62,6 @@ ONE_THREAD = {  # smoke outputs are compared with the committed ones, so their s
     **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")},
     **{"TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""},
 }
-
-
-class Failure(RuntimeError):
-    """A notebook raised, or pages did not render; the message is what the reader should see."""
 
 
 def with_outputs(source: NotebookNode, executed: NotebookNode, made: Manifest) -> NotebookNode:

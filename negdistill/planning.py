@@ -26,6 +26,10 @@ NOTEBOOK = re.compile(r"[0-9]{2}_\w+\.ipynb")
 FORCED, MISSING = "forced", "artefacts missing"
 
 
+class Failure(RuntimeError):
+    """A notebook raised, or pages did not render; the message is what the reader should see."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One notebook under one profile.

@@ -7,7 +7,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from negdistill.pages import render, stage
-from negdistill.pipeline import Failure
+from negdistill.planning import Failure
 
 CONFIG = """title: A book
 only_build_toc_files: true

@@ -12,7 +12,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from negdistill.artifacts import Manifest
-from negdistill.pipeline import Failure, run, status
+from negdistill.pipeline import run, status
+from negdistill.planning import Failure
 
 ONE = ["00_one"]
 BOTH = ["00_one", "01_two"]
