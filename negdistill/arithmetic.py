@@ -235,22 +235,23 @@ def tokenizer():
     )
 
 
+def _equation(rng: random.Random) -> str:
+    """One true equation; small numbers are a little more frequent, as they are in stories."""
+    op = rng.choice("+++---**//")
+    if op in "+-":
+        whole = rng.randint(0, LARGEST)
+        part = rng.randint(0, whole)
+        left, right = (whole - part, part) if op == "+" else (whole, part)
+    else:
+        right = rng.randint(1, 9 if rng.random() < 0.8 else LARGEST)
+        left = rng.randint(0, LARGEST // right)
+        left, right = (left * right, right) if op == "/" else rng.sample((left, right), 2)
+    return f"{left} {op} {right} = {calculate(left, op, right)}."
+
+
 def _drill(rng: random.Random) -> str:
     """Single operations, all four, over the whole range."""
-    said = []
-    while len(said) < 5:
-        op, a, b = rng.choice("+++---**//"), rng.randint(0, LARGEST), rng.randint(0, LARGEST)
-        if op in "+-":
-            a, b = (
-                (a, b) if op == "-" and a >= b else (b, a) if op == "-" else (a, rng.randint(0, LARGEST - a))
-            )
-        else:
-            b = rng.randint(1, 9) if rng.random() < 0.8 else rng.randint(1, LARGEST)
-            product = b * rng.randint(0, LARGEST // b)
-            a = product // b if op == "*" else product
-            a, b = (b, a) if op == "*" and rng.random() < 0.5 else (a, b)
-        said.append(f"{a} {op} {b} = {calculate(a, op, b)}.")
-    return " ".join(said)
+    return " ".join(_equation(rng) for _ in range(5))
 
 
 def _spelled(rng: random.Random) -> str:
@@ -287,15 +288,22 @@ def _example(rng: random.Random) -> str:
     return f"Q: {story.text()}\nA: {worked if rng.random() < 0.8 else story.steps[-1].result}"
 
 
+def _echo(rng: random.Random) -> str:
+    """Arbitrary tokens, said twice: every token gets an embedding of its own, and copying is learnt."""
+    said = "".join(rng.choices(vocabulary()[len(SPECIAL) :], k=rng.randint(6, 12)))
+    return f"{said}\n{said}"
+
+
 def pretraining_text(n: int, seed: int = 0) -> list[str]:
-    """n pieces of 150 to 500 characters: drills, narrated stories, worked examples of one and two steps.
+    """n pieces of about 180 tokens: drills, narrated stories, short worked examples, echoes.
 
     Questions lie in the bucket of train, so none of them is a question of any other split.
     """
     rng, pieces = random.Random(f"arithmetic/pretraining/{seed}"), []
+    items, weights = (_drill, _narration, _example, _echo), (8, 5, 5, 2)
     for _ in range(n):
         said, size = [], rng.randint(150, 450)
         while sum(map(len, said)) < size:
-            said.append(rng.choice((_drill, _narration, _example))(rng))
+            said.append(rng.choices(items, weights)[0](rng))
         pieces.append("\n".join(said))
     return pieces
