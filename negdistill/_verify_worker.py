@@ -6,7 +6,7 @@ r"""math-verify behind a time limit: worker processes, a pool of them, and a cac
 
 math-verify stops itself with an alarm signal, which only a main thread may set and which cannot interrupt a
 single long computation such as 9^{9^{9^9}}. Here the worker is this file run as a script, so that threads and
-scripts without a main guard do not matter, and before each pair it arms a timer of the operating system that
+scripts without a main guard do not matter, and before each pair it arms a POSIX timer of the system that
 ends it after LIMIT seconds of processor time. Processor time, because a verdict must not depend on how busy
 the machine is. A pair that exhausts its time counts as different.
 """
