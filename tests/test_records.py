@@ -57,7 +57,7 @@ BAD_LINES = {
     b'{"problem_id": "x", "index": 0, "text": "t"}': "line 2: missing field 'teacher'",
     b'{"problem_id": "x", "index": 0, "text": "t", "teacher": "a", "b": 1}': "line 2: unknown field 'b'",
     b'{"problem_id": "x", "index": "0", "text": "t", "teacher": "a"}': "line 2: index is '0', a str",
-    b'{"problem_id": "x", "index": 0, "text": "\xff", "teacher": "a"}': "line 2: 'utf-8' codec can't decode byte 0xff",
+    b'{"problem_id": "x", "index": 0, "text": "\xff", "teacher": "a"}': "line 2: 'utf-8' codec can't decode",
     b"[" * 100_000: "line 2: maximum recursion depth",
 }
 
@@ -141,7 +141,9 @@ def test_list_rows_reads_a_list(indent):
     rows = list(list_rows(data, "", "file"))
     assert read_all(rows) == ELEMENTS
     lines = [1, 1, 1, 1] if indent is None else [2, 6, 10, 14]
-    assert [(place, key) for place, key, _ in rows] == [(f"file, line {n}", str(i)) for i, n in enumerate(lines)]
+    assert [(place, key) for place, key, _ in rows] == [
+        (f"file, line {n}", str(i)) for i, n in enumerate(lines)
+    ]
 
 
 @pytest.mark.parametrize(
