@@ -197,6 +197,14 @@ def test_overlap_of_one_seed_agrees_with_sets():
     assert overlap(nothing, nothing) == Estimate(0.0, 0.0, 1.0)
 
 
+def test_nothing_but_right_or_wrong_answers_leave_doubt():
+    for value in (0, 1):
+        assert bootstrap_accuracy(frame_of([[value] * 20] * 3)) == (value, *wilson(20 * value, 20))
+    left, right = frame_of([[1, 1, 0, 0], [1, 0, 0, 0]]), frame_of([[0, 0, 1, 0], [0, 1, 0, 0]])
+    assert overlap(left, right) == (0.0, *wilson(0, 2.5))
+    assert overlap(left, left) == (1.0, *wilson(1.5, 1.5))
+
+
 def test_repeatable_and_seeded():
     frame = frame_of(np.random.default_rng(0).random((3, 200)) < 0.5)
     assert bootstrap_accuracy(frame) == bootstrap_accuracy(frame)
