@@ -1,4 +1,5 @@
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -8,7 +9,7 @@ import time
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from negdistill import _verify_worker as worker
@@ -248,6 +249,12 @@ HOSTILE = {
 }
 
 
+def processor_seconds():
+    """Of this process and the workers it has ended; the clock on the wall would measure the other users."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_strings_answer_in_time(text, cold):
     for call in (
@@ -257,9 +264,10 @@ def test_hostile_strings_answer_in_time(text, cold):
         lambda: equivalent(text, "5"),
         lambda: equivalent(text, "5", "math"),
     ):
-        start = time.monotonic()
+        start = processor_seconds()
         assert call() is not True
-        assert time.monotonic() - start < 5
+        worker._stop()
+        assert processor_seconds() - start < 5
 
 
 PIECES = (
@@ -268,6 +276,7 @@ PIECES = (
 TEXT = st.text() | st.lists(st.sampled_from([*PIECES, " ", "\n", "#### ", "the answer is "])).map("".join)
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_every_text_is_read(text):
     for rule in ("boxed", "lenient"):
@@ -275,6 +284,7 @@ def test_every_text_is_read(text):
         assert answer is None or (answer == answer.strip() != "" and answer in text)
 
 
+@settings(deadline=None)
 @given(TEXT, TEXT)
 def test_exact_is_an_equivalence(one, other):
     assert equivalent(one, one)
@@ -282,6 +292,7 @@ def test_exact_is_an_equivalence(one, other):
     assert equivalent(one, other) == equivalent(other, one) == (normalize(one) == normalize(other))
 
 
+@settings(deadline=None)
 @given(
     st.text(st.characters(exclude_characters="\\{}")),
     st.text(),
@@ -298,7 +309,7 @@ def test_time_limit_outside_the_main_thread(cold):
     results = []
     thread = threading.Thread(target=lambda: results.append(equivalent(TOWER, "5", "math")))
     thread.start()
-    thread.join(10)
+    thread.join(60)
     assert results == [False]
 
 
@@ -309,7 +320,7 @@ def test_time_limit_in_an_unguarded_script(cold):
         f"print(equivalent({TOWER!r}, '5', 'math'))\n"
         "print(equivalent('0.5', r'\\frac{2}{4}', 'math'))\n"
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split() == ["False", "True"]
     assert done.stderr == ""
 
@@ -348,7 +359,7 @@ def test_a_killed_worker_is_replaced(cold):
     thread.join(0.2)
     assert not results
     idle.kill()
-    thread.join(30)
+    thread.join(60)
     assert results == [True]
     assert worker._idle.queue[-1].process.pid != idle.pid
     worker._idle.queue[-1].process.kill()
