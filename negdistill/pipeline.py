@@ -107,6 +107,7 @@ def execute(job: Job, inputs: Mapping[str, str]) -> Manifest:
                 dict(job.given),
                 cwd=job.source.parent,
                 progress_bar=sys.stderr.isatty(),
+                coalesce_streams=True,  # else one line may be stored in pieces, others each time
             )
         except (PapermillExecutionError, DeadKernelError, CellTimeoutError) as error:
             os.replace(temporary, failed)
