@@ -6,7 +6,8 @@
 1. One projection d -> d. Equality of output and all gradients in float64 is asserted first; then forward plus
    backward of both orders are timed in turn, and the bytes that autograd keeps are counted.
 2. A whole training step (forward, backward, AdamW) of one model with PEFT's LoRA and with NAT, in turn.
-   TFLOP/s count 4 N FLOPs per token (N parameters of the base; its weights get no gradient).
+   TFLOP/s count 4 N FLOPs per token (N parameters of the base; its weights get no gradient); the ceiling is a
+   large square product timed among them.
 
 Writes nat.json and nat.md into --out (default: benchmarks/results).
 """
@@ -81,17 +82,21 @@ def kept_bytes(forward: Callable[[], object], model: nn.Module) -> int:
     return total
 
 
-def ratios(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
-    """slow / fast by the fastest repeats and by the medians."""
-    medians = statistics.median(slow) / statistics.median(fast)
-    return {"ratio_min": min(slow) / min(fast), "ratio_median": medians}
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> list[float]:
+    """Quartiles of slow / fast over the turns: the middle one is the ratio, the others how sure it is."""
+    return statistics.quantiles([a / b for a, b in zip(slow, fast, strict=True)], n=4, method="inclusive")
 
 
-def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of the best of ten large square products."""
+def spread(quartiles: Sequence[float]) -> str:
+    low, middle, high = quartiles
+    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
+
+
+def matmul(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
+    """A large square product, and its FLOPs: what this machine can do at best."""
     n = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-    return 2 * n**3 / min(in_turn({"matmul": lambda: a @ b}, 10, device)["matmul"])
+    return (lambda: a @ b), 2 * n**3
 
 
 # --- one projection -----------------------------------------------------------------------------------
@@ -147,7 +152,7 @@ def measure_layer(width: int, dropout: float, arguments: argparse.Namespace) -> 
         "largest_difference": difference,
         "milliseconds_min": {name: 1e3 * min(values) for name, values in seconds.items()},
         "milliseconds_median": {name: 1e3 * statistics.median(values) for name, values in seconds.items()},
-        **ratios(seconds["literal"], seconds["ours"]),
+        "ratio": ratio(seconds["literal"], seconds["ours"]),
         "saved_bytes": kept,
         "ratio_saved": kept["literal"] / kept["ours"],
     }
@@ -204,22 +209,21 @@ def measure_model(arguments: argparse.Namespace) -> list[dict[str, object]]:
     ids = torch.randint(0, arguments.vocabulary, (arguments.batch, arguments.length), device=device)
     peaks: dict[str, list[int]] = {name: [] for name in models}
     steps = {name: training_step(model.train(), ids, weights, peaks[name]) for name, model in models.items()}
-    seconds = in_turn(steps, arguments.repeats, device)
-    ceiling = matmul_ceiling(device, getattr(torch, arguments.dtype))
+    product, flops = matmul(device, getattr(torch, arguments.dtype))
+    seconds = in_turn(steps | {"matmul": product}, arguments.repeats, device)
     rows = []
     for name, model in models.items():
-        median = statistics.median(seconds[name])
-        rate = 4 * size * ids.numel() / median
+        rate = 4 * size * ids.numel() / min(seconds[name])
         rows.append(
             {
                 "method": name,
                 "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
                 "seconds_min": min(seconds[name]),
-                "seconds_median": median,
-                **ratios(seconds[name], seconds["LoRA (PEFT)"]),
-                "tokens_per_second": ids.numel() / median,
+                "seconds_median": statistics.median(seconds[name]),
+                "ratio": ratio(seconds[name], seconds["LoRA (PEFT)"]),
+                "tokens_per_second": ids.numel() / min(seconds[name]),
                 "tflops": rate / 1e12,
-                "share_of_ceiling": rate / ceiling,
+                "share_of_ceiling": rate / (flops / min(seconds["matmul"])),
                 "saved_bytes": kept_bytes(lambda model=model: model(input_ids=ids, labels=ids), model),
                 "peak_bytes": max(peaks[name], default=None),
             }
@@ -236,7 +240,7 @@ def report(result: dict) -> str:
     lines = [
         f"{where['gpu'] or where['cpu']}, {result['threads']} thread(s), {p['dtype']}, "
         f"torch {result['versions']['torch']}, peft {result['versions']['peft']}; "
-        f"times: fastest of {p['repeats']} (median).",
+        f"times: fastest of {p['repeats']} (median); ratios: median of each turn's (quartiles).",
         "",
         f"One projection, r = 8, unit_dim = 128, {p['tokens']} tokens, forward and backward:",
         "",
@@ -248,7 +252,7 @@ def report(result: dict) -> str:
         lines.append(
             f"| {row['width']} | {row['dropout']} "
             + "".join(f"| {low[name]:.1f} ({mid[name]:.1f}) " for name in ("literal", "ours"))
-            + f"| {row['ratio_min']:.2f} ({row['ratio_median']:.2f}) "
+            + f"| {spread(row['ratio'])} "
             + "".join(f"| {kept[name] / 2**20:.1f} MiB " for name in ("literal", "ours"))
             + f"| {row['ratio_saved']:.2f} | {row['largest_difference']:.0e} |"
         )
@@ -262,10 +266,10 @@ def report(result: dict) -> str:
     ]
     for row in result["model"]:
         peak = f"{row['peak_bytes'] / 2**30:.1f} GiB" if row["peak_bytes"] else ""
-        ratio = f"{row['ratio_min']:.2f} ({row['ratio_median']:.2f})" if row["method"] == "NAT" else ""
+        against = spread(row["ratio"]) if row["method"] == "NAT" else ""
         lines.append(
             f"| {row['method']} | {row['trainable']:,} "
-            f"| {row['seconds_min']:.3f} ({row['seconds_median']:.3f}) | {ratio} "
+            f"| {row['seconds_min']:.3f} ({row['seconds_median']:.3f}) | {against} "
             f"| {row['tokens_per_second']:,.0f} | {row['tflops']:.3g} | {row['share_of_ceiling']:.0%} "
             f"| {row['saved_bytes'] / 2**20:,.0f} MiB | {peak} |"
         )
