@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 TEXT = "#757575"  # contrast 4.6:1 on white, 4.5:1 on black
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # blue, vermillion, green, purple
@@ -145,8 +146,9 @@ def budget_curves(points: pd.DataFrame, x: str, label: str) -> Figure:
             whiskers = _whiskers(line, "accuracy")
             axes.errorbar(line[x], line["accuracy"], whiskers, label=method, elinewidth=0.8, **_look(place))
         axes.set(xlabel=label, title=teacher)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     grid[0][0].set(ylabel="accuracy", ylim=(0, None))
-    return _done(figure)
+    return _legend_below(figure)
 
 
 def differences(table: pd.DataFrame, label: str) -> Figure:
@@ -165,9 +167,15 @@ def differences(table: pd.DataFrame, label: str) -> Figure:
         look = _look(place) | {"linestyle": "", "label": teacher}
         axes.errorbar(part["difference"], heights, xerr=_whiskers(part, "difference"), **look)
     axes.set_yticks(range(len(methods)), methods)
-    axes.invert_yaxis()
-    axes.set(xlabel=label)
-    return _done(figure)
+    axes.set(xlabel=label, ylim=(len(methods) - 0.5, -0.5))
+    return _legend_below(figure)
+
+
+def _legend_below(figure: Figure) -> Figure:
+    """One legend for all panels, where it covers none of them; then as `_done`."""
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    plt.close(figure)
+    return figure
 
 
 def _look(place: int) -> dict[str, object]:
@@ -180,3 +188,66 @@ def _look(place: int) -> dict[str, object]:
 def _whiskers(frame: pd.DataFrame, value: str) -> list[pd.Series]:
     """Distances from a value down to `low` and up to `high`, at least 0: rounding may take them below."""
     return [(frame[value] - frame["low"]).clip(lower=0), (frame["high"] - frame[value]).clip(lower=0)]
+
+
+def overlaps(table: pd.DataFrame) -> Figure:
+    """Intersection over union of two solved sets, a line of the figure per group, one panel per source.
+
+    table  one row per source and group: source, group, iou, low, high (0-1), chance (0-1 or missing; a bar)
+    """
+    _require("table", table, "source", "group", "iou", "low", "high", "chance")
+    panels = list(table.groupby("source", sort=False))
+    height = 1.3 + 0.3 * max(len(panel) for _, panel in panels)
+    figure, grid = plt.subplots(
+        1, len(panels), layout="constrained", figsize=(8, height), sharex=True, squeeze=False
+    )
+    for axes, (source, panel) in zip(grid[0], panels, strict=True):
+        places = range(len(panel))
+        look = {"linestyle": "", "color": COLOURS[0], "marker": MARKERS[0], "label": "solved by both"}
+        axes.errorbar(panel["iou"], places, xerr=_whiskers(panel, "iou"), **look)
+        if panel["chance"].notna().any():
+            look = {"linestyle": "", "color": COLOURS[1], "marker": "|", "markersize": 14}
+            axes.plot(panel["chance"], places, label="if independent", **look)
+        axes.set_yticks(places, panel["group"])
+        axes.invert_yaxis()
+        axes.set(xlabel="intersection over union", title=source, xlim=(0, None))
+    return _legend_below(figure)
+
+
+def alpha_means(questions: pd.DataFrame, x: str, hue: str) -> Figure:
+    """Mean weight of the negative branch with intervals, a mark per `x` and `hue`, and zero.
+
+    questions  one row per question, `x` and `hue`: these two columns and alpha (-0.5 to 0.5)
+    """
+    _require("questions", questions, x, hue, "alpha")
+    figure, axes = plt.subplots(layout="constrained")
+    axes.axhline(0, color=TEXT, linewidth=1)
+    names = list(questions[hue].unique())
+    markers = [MARKERS[place % len(MARKERS)] for place in range(len(names))]
+    look = {"dodge": 0.1 * len(names), "linestyle": "none", "err_kws": {"linewidth": 1.2}}
+    palette = _colours(len(names))
+    sns.pointplot(
+        questions, x=x, y="alpha", hue=hue, markers=markers, palette=palette, ax=axes, **look, **INTERVAL
+    )
+    axes.set(ylabel="weight of the negative branch")
+    return _done(figure)
+
+
+def loss_curve(history: pd.DataFrame, window: int, guessing: float | None = None) -> Figure:
+    """Loss of single steps, faint, and their moving mean.
+
+    history   one row per step: step, loss (nats per target)
+    window    steps of the mean, at least 1; fewer at the beginning
+    guessing  loss of a guess that takes all tokens for equally likely, dashed
+    """
+    _require("history", history, "step", "loss")
+    if window < 1:
+        raise ValueError(f"window must be at least 1 step; got {window}")
+    figure, axes = plt.subplots(layout="constrained")
+    axes.plot(history["step"], history["loss"], color=COLOURS[0], alpha=0.25, linewidth=0.8)
+    mean = history["loss"].rolling(window, min_periods=1).mean()
+    axes.plot(history["step"], mean, color=COLOURS[0], label=f"mean of {window} steps")
+    if guessing is not None:
+        axes.axhline(guessing, color=TEXT, linestyle="--", linewidth=1, label="guessing")
+    axes.set(xlabel="optimiser step", ylabel="loss (nats per token)", ylim=(0, None))
+    return _done(figure)
