@@ -236,9 +236,8 @@ class DualLinear(nn.Module):
         """The nat view: W0 x plus what the unit reads off both branches."""
         drops = self.training and self.share < 2**16
         kept = keep_mask(x.shape, self.share, x.device) if drops else None
-        with torch.autocast(
-            x.device.type, enabled=False
-        ):  # fold in full precision, then cast each matrix once
+        # fold in full precision, then cast each matrix once
+        with torch.autocast(x.device.type, enabled=False):
             reads, mixes = (matrix.to(y.dtype) for matrix in self.fold())
             w1, w2 = self.value_in.weight.to(y.dtype), self.value_out.weight.to(y.dtype)
             n_pos = len(self.lora_A["pos"].weight)
