@@ -1,11 +1,10 @@
 """Evaluate: greedy answers of a student, graded.
 
-student, problems --evaluate--> one row per question
-student, fits, problems --predictions--> the same for each fitted row and seed, for `tables`
-fit(..., on_epoch=Follow({"valid": ..., "test": ...})) --> the same along a path of training, in `Fit.path`
+    prompts, sorted by length and padded on the left         . . p p p p | c c e       p prompt, c completion,
+                                                             p p p p p p | c c c       e end of text
 
-prompt ids, padded on the left         . . p p p p | c c e       p prompt, c completion, e end of text
-and sorted by length                   p p p p p p | c c c ...
+`evaluate` answers a list of problems, `predictions` does so for every fitted row and seed, which is what
+`tables` reads, and `Follow` does so along a path of training: fit(..., on_epoch=Follow({"valid": valid})).
 """
 
 from __future__ import annotations
@@ -30,7 +29,11 @@ from negdistill.nat_unit import DualLinear
 from negdistill.records import Problem, Rationale
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from negdistill.students import Student
+
+FIRST_ROUND = 64  # new tokens before finished rows are put aside
 
 
 def evaluate(
@@ -69,7 +72,7 @@ def evaluate(
         context = nat.view(student.model, view or "nat")
     prompts = [prefix + format_prompt(problem.question, preset) for problem in problems]
     rows = encode_prompts(prompts, student.tokenizer)
-    _check_room(problems, rows, student.model.config.max_position_embeddings)
+    _check_room(problems, rows, _context(student))
     start = time.perf_counter()
     with context:
         answers = _greedy(student, rows, batch_size, max_new_tokens)
@@ -151,6 +154,10 @@ def _graded(problems: Sequence[Problem], texts: Sequence[str], extract: str, rul
     )
 
 
+def _context(student: Student) -> int:
+    return student.model.config.get_text_config().max_position_embeddings
+
+
 def _check_room(problems: Sequence[Problem], rows: Sequence[Sequence[int]], context: int) -> None:
     for problem, row in zip(problems, rows, strict=True):
         if len(row) >= context:
@@ -163,29 +170,51 @@ def _check_room(problems: Sequence[Problem], rows: Sequence[Sequence[int]], cont
 def _greedy(
     student: Student, rows: Sequence[Sequence[int]], batch_size: int, max_new_tokens: int
 ) -> list[list[int]]:
-    """Generated ids of each prompt, without padding; the end-of-text token included where it came."""
+    """Generated ids of each prompt, without padding; the end-of-text token included where it came.
+
+    All rows get at most `FIRST_ROUND` tokens, those that have not ended twice as many more, and so on: a few
+    long answers do not keep whole batches waiting.
+    """
     # PEFT's layers sit inside the base model, whose own generate needs no wrapper
     model: nn.Module = getattr(student.model, "get_base_model", lambda: student.model)()
-    pad, end = pad_id(student.tokenizer), student.tokenizer.eos_token_id
-    order = sorted(range(len(rows)), key=lambda row: len(rows[row]), reverse=True)
+    context, end = _context(student), student.tokenizer.eos_token_id
     found: list[list[int]] = [[] for _ in rows]
     training, own = model.training, model.generation_config
     model.eval()
+    pending, tokens = list(range(len(rows))), FIRST_ROUND
     try:
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            width = len(rows[batch[0]])
-            room = min(max_new_tokens, model.config.max_position_embeddings - width)
-            # in place of the model's own, which may sample or penalise repetition
-            model.generation_config = GenerationConfig(
-                do_sample=False, max_new_tokens=room, eos_token_id=end, pad_token_id=pad
-            )
-            ids = torch.tensor([[pad] * (width - len(rows[row])) + list(rows[row]) for row in batch])
-            mask = torch.tensor([[0] * (width - len(rows[row])) + [1] * len(rows[row]) for row in batch])
-            output = model.generate(ids.to(model.device), attention_mask=mask.to(model.device))
-            for row, generated in zip(batch, output[:, width:].tolist(), strict=True):
-                found[row] = generated[: generated.index(end) + 1] if end in generated else generated
+        while pending:
+            pending.sort(key=lambda row: len(rows[row]) + len(found[row]), reverse=True)
+            for start in range(0, len(pending), batch_size):
+                batch = pending[start : start + batch_size]
+                texts = [[*rows[row], *found[row]] for row in batch]
+                left = min(max_new_tokens - len(found[row]) for row in batch)
+                limit = min(tokens, left, context - len(texts[0]))
+                for row, more in zip(batch, _generate(model, texts, limit, student.tokenizer), strict=True):
+                    found[row] += more[: more.index(end) + 1] if end in more else more
+            pending = [
+                row
+                for row in pending
+                if found[row][-1] != end
+                and len(found[row]) < max_new_tokens
+                and len(rows[row]) + len(found[row]) < context
+            ]
+            tokens *= 2
     finally:
         model.generation_config = own
         model.train(training)
     return found
+
+
+def _generate(
+    model: nn.Module, texts: Sequence[Sequence[int]], tokens: int, tokenizer: PreTrainedTokenizerBase
+) -> list[list[int]]:
+    """Continue each text by `tokens` tokens, fewer where all have ended; the longest text comes first."""
+    pad, width = pad_id(tokenizer), len(texts[0])
+    # in place of the model's own, which may sample or penalise repetition
+    model.generation_config = GenerationConfig(
+        do_sample=False, max_new_tokens=tokens, eos_token_id=tokenizer.eos_token_id, pad_token_id=pad
+    )
+    ids = torch.tensor([[pad] * (width - len(text)) + list(text) for text in texts], device=model.device)
+    mask = (torch.arange(width) >= torch.tensor([[width - len(text)] for text in texts])).long()
+    return model.generate(ids, attention_mask=mask.to(model.device))[:, width:].tolist()

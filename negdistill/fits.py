@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from accelerate import PartialState
+from accelerate import Accelerator
 from torch import nn
 
 from negdistill.artifacts import MANIFEST, RunFolder, atomic_path, remove
@@ -65,6 +65,11 @@ class Fit:
         return own | {name: getattr(self, f"total_{name}") for name in ("steps", "tokens", "seconds")}
 
 
+def processes() -> Accelerator:
+    """The processes that run together; unlike PartialState, Accelerator knows of `--cpu`."""
+    return Accelerator(mixed_precision="no")
+
+
 def finished(folder: Path) -> bool:
     """Whether a folder holds a finished fit."""
     return (folder / MANIFEST).is_file() and FIT in RunFolder.open(folder).manifest.artifacts
@@ -90,7 +95,7 @@ def follower(
         frame = on_epoch(student._replace(model=model), epoch)
         if frame is None:
             return {}
-        if PartialState().is_main_process:
+        if processes().is_main_process:
             with atomic_path(points / f"{epoch:06d}.jsonl") as path:
                 frame.to_json(path, orient="records", lines=True)
         return {f"accuracy_{split}": float(part.mean()) for split, part in frame.groupby("split")["correct"]}

@@ -27,13 +27,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from accelerate import PartialState
 from torch import nn
 
 from negdistill.adapters import integrate, lora, merged, projections, save_lora, stored, wide_rank
 from negdistill.artifacts import Manifest, RunFolder, digest_file, digest_json
 from negdistill.batching import Example
-from negdistill.fits import ADAPTER, POINTS, Fit, OnEpoch, finished, follower, load_fit, write_fit
+from negdistill.fits import ADAPTER, POINTS, Fit, OnEpoch, finished, follower, load_fit, processes, write_fit
 from negdistill.nat import save_nat
 from negdistill.recipes import SETTINGS, Settings, TrainingSet, few_shot_prefix, settings, training_set
 from negdistill.records import check_choice
@@ -184,7 +183,7 @@ def fit(
     key = digest_json([inputs, parameters])
     folder = out_dir / f"{re.sub('[^a-z]+', '-', method.lower())}-{key[:12]}"
     found = finished(folder)
-    PartialState().wait_for_everyone()  # all processes have looked before the main one writes
+    processes().wait_for_everyone()  # all processes have looked before the main one writes
     if not found:
         manifest = Manifest(inputs=inputs, parameters=parameters, seed=config.train.seed)
         _make(row, student, examples, config, used, RunFolder(folder, manifest), on_epoch)
@@ -288,7 +287,7 @@ def _make(
     on_epoch: OnEpoch | None,
 ) -> None:
     """Train, then write the folder, fit.json last. With several processes the main one writes."""
-    main = PartialState().is_main_process
+    main = processes().is_main_process
     history, prefix = pd.DataFrame(columns=COLUMNS), ""
     count = sum(one.trainable_parameters for one in used)
     with _model(row, student.model, config, used) as model:
@@ -306,4 +305,4 @@ def _make(
                 save_nat(model, path) if row.view == "nat" else save_lora(model, path)
     if main:
         write_fit(run, row.name, config, used, history, count, prefix)
-    PartialState().wait_for_everyone()
+    processes().wait_for_everyone()

@@ -151,7 +151,7 @@ def few_shot_prefix(examples: Sequence[Example], student: Student, config: Setti
 
     An example may take an equal share of that half; ValueError where fewer than `shots` do.
     """
-    half = student.model.config.max_position_embeddings // 2
+    half = student.model.config.get_text_config().max_position_embeddings // 2
     completion = PRESETS[config.preset].completion
     chosen: dict[str, str] = {}
     for place in np.random.default_rng(config.train.seed).permutation(len(examples)):

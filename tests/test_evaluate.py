@@ -13,6 +13,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from negdistill import arithmetic, tables
+from negdistill import evaluate as evaluate_module
 from negdistill.batching import Example, format_prompt
 from negdistill.evaluate import Follow, evaluate, predictions
 from negdistill.methods import METHODS, fit, settings, training_set
@@ -121,11 +122,12 @@ def test_rules_are_those_of_grade(student):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_batches_equal_the_loop(batch_size):
+def test_batches_equal_the_loop(batch_size, monkeypatch):
     """An untrained model, whose answers are long and never the same."""
     student = llama(seed=1)
     for parameter in student.model.parameters():
         parameter.data *= 10 if parameter.ndim > 1 else 1
+    monkeypatch.setattr(evaluate_module, "FIRST_ROUND", 3)  # several rounds
     frame = evaluate(student, PROBLEMS, batch_size=batch_size, max_new_tokens=20)
     expected = [loop(student, format_prompt(p.question), 20) for p in PROBLEMS]
     assert frame["text"].tolist() == [text_of(ids).rstrip() for ids in expected]
@@ -137,12 +139,14 @@ def test_batches_equal_the_loop(batch_size):
     assert frame.attrs["seconds"] > 0
 
 
-def test_rows_end_at_their_own_end_of_text(student):
+def test_rows_end_at_their_own_end_of_text(student, monkeypatch):
     frame = evaluate(student, PROBLEMS, max_new_tokens=60)
     expected = [loop(student, format_prompt(p.question), 60) for p in PROBLEMS]
     assert all(ids[-1] == TOKENIZER.eos_token_id for ids in expected)
     assert len(set(map(len, expected))) > 2
     assert frame.attrs["tokens"] == sum(map(len, expected))
+    monkeypatch.setattr(evaluate_module, "FIRST_ROUND", 2)
+    pd.testing.assert_frame_equal(evaluate(student, PROBLEMS, max_new_tokens=60), frame)
 
 
 def test_the_order_of_problems_is_kept(student):
@@ -159,7 +163,10 @@ def test_an_answer_may_be_cut_by_its_limit_and_by_the_context(student):
     long = replace(PROBLEMS[0], question="3" * (CONTEXT - 3 - rest))
     length = len(TOKENIZER(format_prompt(long.question))["input_ids"])
     assert length == CONTEXT - 3
-    assert evaluate(student, [long]).attrs["tokens"] <= 3
+    alone = evaluate(student, [long])
+    assert 0 < alone.attrs["tokens"] <= 3
+    both = evaluate(student, [PROBLEMS[4], long])  # a long neighbour shortens no answer
+    assert both["text"].tolist() == [ANSWERS[4], alone["text"].item()]
 
 
 def test_the_models_own_sampling_habits_are_ignored_and_kept(student):

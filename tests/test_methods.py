@@ -4,6 +4,9 @@ Covers methods, recipes, adapters and fits.
 """
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import FrozenInstanceError, asdict, replace
 from typing import NamedTuple
 
@@ -574,3 +577,36 @@ def test_bad_calls_are_refused(student, data, tmp_path, fits):
         with pytest.raises(ValueError, match="no projection 'c_attn'; candidates are down_proj, .*, v_proj"):
             fit(name, student, data, unknown, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+# --- several processes --------------------------------------------------------------------------------
+
+
+def distributed(folder):
+    """Fit two rows in whatever processes there are; the last loss, as every process reads it back."""
+    torch.set_num_threads(1)
+    config = settings(epochs=1, batch_size=BATCH, progress=False, dropout=0.0, unit_dim=4)
+    made = [fit(name, llama(), make_data(), config, folder) for name in ("NAT", "Merge")]
+    assert [one.trainable_parameters > 0 for one in made] == [True, True]
+    return {"folders": [one.folder.name for one in made], "loss": made[0].history["loss"].tolist()}
+
+
+def test_two_processes_fit_what_one_fits(tmp_path):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launch = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu", "--no_python"]
+    command = [sys.executable, *launch, sys.executable, *torchrun, __file__, str(tmp_path)]
+    root = os.path.dirname(os.path.dirname(__file__))
+    environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=600)
+    first, second = (json.loads((tmp_path / name).read_text()) for name in "01")
+    one = distributed(tmp_path / "one")
+    assert first == second and first["folders"] == one["folders"]
+    assert first["loss"] == pytest.approx(one["loss"], rel=2e-5)
+
+
+if __name__ == "__main__":
+    from pathlib import Path
+
+    folder = Path(sys.argv[1])
+    found = distributed(folder / "two")
+    (folder / os.environ["RANK"]).write_text(json.dumps(found))
