@@ -48,6 +48,7 @@ __all__ = [
     "SPLITS",
     "STRENGTHS",
     "SUBJECTS",
+    "equations",
     "first_wrong_step",
     "generate",
     "pretraining_text",
@@ -247,6 +248,13 @@ def _equation(rng: random.Random) -> str:
         left = rng.randint(0, LARGEST // right)
         left, right = (left * right, right) if op == "/" else rng.sample((left, right), 2)
     return f"{left} {op} {right} = {calculate(left, op, right)}."
+
+
+def equations(n: int, seed: int = 0) -> list[tuple[str, str]]:
+    """n true equations, each cut before its result: ("12 + 45 = ", "57.")."""
+    rng = random.Random(f"arithmetic/equations/{seed}")
+    cut = (_equation(rng).split(" = ") for _ in range(n))
+    return [(f"{left} = ", result) for left, result in cut]
 
 
 def _drill(rng: random.Random) -> str:

@@ -1,7 +1,7 @@
 """Students: a causal language model and its tokenizer, the embedded one or any other of transformers.
 
 embedded    LLaMA architecture, 4 layers, width 128, 4 heads, 0.88 M parameters, context 512;
-            knows single operations, stories, examples of one and two steps; never saw the prompt or a box
+            knows single operations, stories, examples of one and two steps; was never shown the task
 otherwise   a folder or hub id with safetensors weights
 """
 
