@@ -168,6 +168,9 @@ def test_the_committed_outputs_are_complete_and_every_figure_has_caption_and_alt
         shows = any("image/png" in output.get("data", {}) for output in cell.outputs)
         look = cell.metadata.get("mystnb", {})
         assert shows == bool(look.get("image", {}).get("alt")), cell.source
+        assert not shows or sum(output.output_type != "stream" for output in cell.outputs) == 1, (
+            f"a cell with a figure displays nothing else, or the caption is given twice\n{cell.source}"
+        )
         assert shows == bool(look.get("figure", {}).get("caption") and look["figure"].get("name")), (
             cell.source
         )
