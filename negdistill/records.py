@@ -1,6 +1,7 @@
 """Records: what flows through the method, and the files it comes from: JSON lines, a JSON list, XML elements.
 
     Problem  --teacher-->  Rationale  --grade-->  right | wrong | none
+             --student-->  Sample     --grade-->
 
 Every record is frozen and holds plain Python values only, so it can be hashed, compared and written as
 one line of JSON. Readers say which file and line they stumble over.
@@ -57,11 +58,56 @@ class Rationale:
     teacher: str
 
 
-Record = TypeVar("Record", Problem, Rationale)
+@dataclass(frozen=True, slots=True)
+class Sample(Rationale):
+    """A rationale that a student drew; it is graded like any other.
+
+    ids       tokens drawn, the end-of-text token included where it came
+    log_prob  natural logarithm of the probability of `ids` under the model itself, at temperature 1 and
+              without top_p, whatever they were drawn with; at most 0
+    finished  whether the end-of-text token came before the limit
+    """
+
+    ids: tuple[int, ...]
+    log_prob: float
+    finished: bool
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens drawn, the end-of-text token included."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply(Rationale):
+    """A rationale as it was got from a teacher, and how that went.
+
+    finish             "stop": whole; "length": cut off at the limit of tokens; "refused": the text, if any,
+                       says why; "empty": a whole answer without text
+    prompt_tokens      as the teacher counts them; where it does not say, the most they can be
+    completion_tokens  likewise
+    request            sha256 of all that decides the answer, except chance: model, prompt, settings
+    """
+
+    finish: str
+    prompt_tokens: int
+    completion_tokens: int
+    request: str
+
+
+Record = TypeVar("Record", Problem, Rationale, Sample, Reply)
 T = TypeVar("T")
 Row = tuple[str, str, Callable[[], dict]]  # place for messages, key within the file, reader of its fields
 
-_TYPES = {"str": str, "int": int, "int | None": (int, type(None))}  # annotations of the records above
+# annotations of the records above
+_TYPES = {
+    "str": str,
+    "int": int,
+    "int | None": (int, type(None)),
+    "float": (float, int),
+    "bool": bool,
+    "tuple[int, ...]": list,
+}
 _LIST_MARK = re.compile(r"\s*([\[,\]])\s*")
 
 
@@ -199,7 +245,7 @@ def read_rows(
 
 
 def read_records(path: str | Path, kind: type[Record], on_error: str = "raise") -> list[Record]:
-    """Read a JSON-lines file of Problem or Rationale, as `write_records` wrote it.
+    """Read a JSON-lines file of Problem, Rationale or Sample, as `write_records` wrote it.
 
     Raises FileNotFoundError, or ValueError with file and line for a malformed, truncated or non-UTF-8 row.
     """
@@ -211,13 +257,13 @@ def read_records(path: str | Path, kind: type[Record], on_error: str = "raise") 
         for name, allowed in types.items():
             if not isinstance(row[name], allowed):
                 raise TypeError(f"{name} is {row[name]!r}, a {type(row[name]).__name__}")
-        return kind(**row)
+        return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in row.items()})
 
     with open(path, "rb") as file:
         return list(read_rows(file, str(path), convert, on_error))
 
 
-def write_records(path: str | Path, records: Iterable[Problem | Rationale]) -> None:
+def write_records(path: str | Path, records: Iterable[Problem | Rationale | Sample]) -> None:
     """Write one JSON object per line (fields in declaration order, escaped to ASCII: any text survives)."""
     with open(path, "w", encoding="ascii") as file:
         for record in records:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from negdistill.records import (
     Problem,
     Rationale,
+    Sample,
     check_choice,
     gather,
     line_rows,
@@ -43,6 +44,17 @@ def test_what_is_written_is_read_back(tmp_path_factory, rationales):
     write_records(path, rationales)
     assert read_records(path, Rationale) == rationales
     assert path.read_bytes().count(b"\n") == len(rationales)
+
+
+def test_samples_are_rationales_and_are_read_back(tmp_path):
+    samples = [Sample("test:1", i, "3", "student", (3, 4)[:i], -0.1 - i / 3, i > 0) for i in range(3)]
+    write_records(tmp_path / "s.jsonl", samples)
+    back = read_records(tmp_path / "s.jsonl", Sample)
+    assert back == samples and len(set(back)) == 3
+    assert [sample.tokens for sample in back] == [0, 1, 2] and isinstance(back[0], Rationale)
+    (tmp_path / "s.jsonl").write_text((tmp_path / "s.jsonl").read_text().replace("[3]", "3"))
+    with pytest.raises(ValueError, match="line 2: ids is 3, a int"):
+        read_records(tmp_path / "s.jsonl", Sample)
 
 
 def test_problems_keep_a_missing_level(tmp_path):

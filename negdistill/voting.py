@@ -1,0 +1,334 @@
+"""Voting: one answer out of many.
+
+    y* = argmax_y  sum_i [y_i ~ y] w_i         y_i ~ y: equivalent under rule "math", closed transitively
+
+    sc    w_i = 1                              self-consistency
+    ws    w_i = probability of the sequence    weighted self-consistency, see `sequence_weights`
+    asc   w_i = score of the ranker            adaptive self-consistency, book/method.md, step 3
+
+A missing answer (None) never wins. Equal sums go to the larger group, then to the group seen first; returned
+is the group's most frequent spelling, of equally frequent ones the first.
+
+`Panel` holds the candidates of many questions as arrays, Q questions by n candidates, and gives the accuracy
+of a rule for every number of candidates up to n: the average over subsets of the n, not over fresh draws.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import combinations
+from math import comb, fsum
+
+import numpy as np
+import pandas as pd
+
+from negdistill.answers import equal_pairs, final_answer, normalize
+from negdistill.records import Problem, Rationale, check_choice
+
+RULES = ("sc", "ws", "asc")
+TIE = 1e-9  # sums closer than this share of the largest are equal: their order of summation is no vote
+SUBSETS = 256  # of one size, where there are more
+_RATIONAL = re.compile(r"(-?)(?:(\d{1,9})|\\frac\{(-?\d{1,9})\}\{(\d{1,9})\})")
+
+# --- one question -------------------------------------------------------------------------------------
+
+
+def vote(
+    answers: Sequence[str | None], weights: Sequence[float] | None = None, rule: str | None = None
+) -> str | None:
+    """The answer that the candidates elect; None only where all of them are missing.
+
+    answers  final answers of the candidates, None where there is none
+    weights  one per candidate, at least 0; only their ratios count
+    rule     "sc": every candidate counts 1, and weights are not looked at beyond their check; the default
+             without weights. "ws", "asc": sums of the weights; "asc" is the default with weights.
+
+    ValueError for an unknown rule, a rule that needs weights without them, or weights that are negative, not
+    finite, or not as many as the answers.
+    """
+    rule = rule or ("sc" if weights is None else "asc")
+    check_choice("rule", rule, RULES)
+    if weights is None and rule != "sc":
+        raise ValueError(f'weights must be given for rule {rule!r}; got None; rule "sc" needs none')
+    checked = _weights(weights, (len(answers),)) if weights is not None else None
+    used = np.ones(len(answers)) if rule == "sc" else checked
+    ids = groups([answers])[0]
+    members: dict[int, list[int]] = {}
+    for place, group in enumerate(ids):
+        if group >= 0:
+            members.setdefault(int(group), []).append(place)
+    if not members:
+        return None
+    totals = {group: fsum(used[places]) for group, places in members.items()}
+    enough = max(totals.values()) * (1 - TIE)
+    winner = max((group for group in members if totals[group] >= enough), key=lambda g: len(members[g]))
+    spellings = [answers[place] for place in members[winner]]
+    return max(spellings, key=spellings.count)
+
+
+def best_of_n(answers: Sequence[str | None], weights: Sequence[float]) -> str | None:
+    """The answer with the largest weight, of equal ones the first; None only where all are missing.
+
+    Weights as in `vote`, also for what is refused.
+    """
+    checked = _weights(weights, (len(answers),))
+    present = [place for place, answer in enumerate(answers) if answer is not None]
+    return answers[max(present, key=lambda place: checked[place])] if present else None
+
+
+def pass_at_n(right: Sequence[bool], n: int) -> float:
+    """Probability that n of the candidates, drawn without replacement, hold a right one.
+
+        1 - C(N - c, n) / C(N, n),   N candidates, c of them right
+
+    For candidates that are independent samples this is unbiased for n fresh ones (Chen et al., 2021).
+    ValueError unless n lies between 1 and the number of candidates.
+    """
+    _check_size("n", n, len(right))
+    return 1 - comb(len(right) - sum(map(bool, right)), n) / comb(len(right), n)
+
+
+def sequence_weights(log_probs: Sequence[float], lengths: Sequence[int] | None = None) -> np.ndarray:
+    """Weights of rule "ws": probabilities of the sequences, normalised over the last axis to a sum of 1.
+
+    log_probs  natural logarithms, (..., n)
+    lengths    tokens of each, (..., n): the weight is then the geometric mean of the token probabilities
+
+    ValueError for lengths below 1 or of another shape, and for logarithms above 0 or not finite.
+    """
+    logs = np.asarray(log_probs, dtype=float)
+    if not (np.isfinite(logs) & (logs <= 0)).all():
+        raise ValueError("log_probs must be finite and at most 0, natural logarithms of probabilities")
+    if lengths is not None:
+        counts = np.asarray(lengths)
+        if counts.shape != logs.shape or not (counts >= 1).all():
+            raise ValueError("lengths must be at least 1, and as many as log_probs")
+        logs = logs / counts
+    weights = np.exp(logs - logs.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def _check_size(name: str, size: int, most: int) -> None:
+    if not 1 <= size <= most:
+        raise ValueError(f"{name} must lie between 1 and {most}, the number of candidates; got {size}")
+
+
+def _weights(weights: Sequence[float] | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    checked = np.asarray(weights, dtype=float)
+    if checked.shape != shape:
+        raise ValueError(f"weights must be one per answer, {shape}; got {checked.shape}")
+    if not (np.isfinite(checked) & (checked >= 0)).all():
+        wrong = checked[~(np.isfinite(checked) & (checked >= 0))].flat[0]
+        raise ValueError(
+            f"weights must be finite and at least 0; got {wrong}; "
+            "logarithms of probabilities go through sequence_weights first"
+        )
+    return checked
+
+
+# --- groups -------------------------------------------------------------------------------------------
+
+
+def groups(questions: Sequence[Sequence[str | None]]) -> list[np.ndarray]:
+    """The group of every candidate: one int array per question, numbered as first seen, -1 where missing.
+
+    Two answers are in one group if their normal forms are equal, if they are `equivalent` under rule "math"
+    either way round, or if a chain of such pairs joins them. Integers and fractions of integers are compared
+    here, all other pairs of all questions by math-verify together.
+    """
+    forms = [
+        list(dict.fromkeys(normalize(answer) for answer in question if answer is not None))
+        for question in questions
+    ]
+    exact = {form: _rational(form) for question in forms for form in question}
+    pairs = [
+        (one, other)
+        for question in forms
+        for one, other in combinations(question, 2)
+        if exact[one] is None or exact[other] is None
+    ]
+    equal = equal_pairs([*pairs, *((other, one) for one, other in pairs)], "math")
+    found = []
+    for question, own in zip(questions, forms, strict=True):
+        leader = {form: form for form in own}
+        for one, other in combinations(own, 2):
+            same = exact[one] == exact[other] if exact[one] is not None else False
+            if same or (one, other) in equal or (other, one) in equal:
+                first, second = leader[one], leader[other]
+                leader = {form: first if top == second else top for form, top in leader.items()}
+        names = [None if answer is None else leader[normalize(answer)] for answer in question]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(filter(_is_there, names)))}
+        found.append(np.array([numbers.get(name, -1) for name in names], dtype=int))
+    return found
+
+
+def _is_there(name: str | None) -> bool:
+    return name is not None
+
+
+def _rational(form: str) -> Fraction | None:
+    """The number that a normal form such as -12 or \\frac{1}{3} is; None for all others."""
+    match = _RATIONAL.fullmatch(form)
+    if match is None or (match[4] and not int(match[4])):
+        return None
+    value = Fraction(int(match[2])) if match[2] else Fraction(int(match[3]), int(match[4]))
+    return -value if match[1] else value
+
+
+# --- many questions -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Panel:
+    """Candidates of Q questions, n each: ids (Q,) of the questions and three arrays (Q, n).
+
+    group     as `groups` gives them          right  whether the candidate's own answer is right, bool
+    spelling  number of the answer's text, equal within a question for equal texts
+    """
+
+    ids: tuple[str, ...]
+    group: np.ndarray
+    spelling: np.ndarray
+    right: np.ndarray
+
+    def winners(self, weights: np.ndarray | None = None, subsets: np.ndarray | None = None) -> np.ndarray:
+        """The candidate whose answer `vote` returns, int (Q, S); -1 where all of a subset are missing.
+
+        weights  (Q, n), None for 1 each        subsets  bool (S, n), by default one of all candidates
+        """
+        if subsets is None:
+            subsets = np.ones((1, self.group.shape[1]), dtype=bool)
+        used = np.ones(self.group.shape) if weights is None else _weights(weights, self.group.shape)
+        chunk = max(1, (1 << 22) // subsets.size)  # questions at a time: 32 MiB per array
+        return np.concatenate(
+            [self._winners(used, subsets, slice(at, at + chunk)) for at in range(0, len(self.ids), chunk)]
+        )
+
+    def _winners(self, weights: np.ndarray, subsets: np.ndarray, at: slice) -> np.ndarray:
+        group, spelling = self.group[at], self.spelling[at]
+        there = subsets[None] & (group >= 0)[:, None]  # (q, S, n)
+        same = (group[:, :, None] == group[:, None, :]).astype(float)  # (q, n, n)
+        total = np.where(there, subsets @ (same * weights[at, :, None]), -1.0)
+        tied = there & (total >= total.max(axis=2, keepdims=True) * (1 - TIE))
+        size = np.where(tied, subsets @ same, -1.0)
+        first = (size == size.max(axis=2, keepdims=True)).argmax(axis=2)  # (q, S)
+        members = there & (group[:, None, :] == np.take_along_axis(group, first, axis=1)[:, :, None])
+        spelt = subsets @ (spelling[:, :, None] == spelling[:, None, :]).astype(float)
+        chosen = np.where(members, spelt, -1.0).argmax(axis=2)
+        return np.where(there.any(axis=2), chosen, -1)
+
+    def elected(self, weights: np.ndarray | None = None) -> np.ndarray:
+        """Whether the answer that all candidates elect is right, bool (Q,)."""
+        return self._right(self.winners(weights))[:, 0]
+
+    def _right(self, winners: np.ndarray) -> np.ndarray:
+        return (winners >= 0) & np.take_along_axis(self.right, winners.clip(min=0), axis=1)
+
+    def voted(self, size: int, weights: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
+        """Share of the subsets of that size whose vote is right, (Q,); see `draw_subsets`."""
+        _check_size("size", size, self.group.shape[1])
+        return self._right(self.winners(weights, draw_subsets(self.group.shape[1], size, seed))).mean(axis=1)
+
+    def best(self, size: int, weights: np.ndarray) -> np.ndarray:
+        """Share of all subsets of that size whose `best_of_n` is right, (Q,), exactly."""
+        n = self.group.shape[1]
+        _check_size("size", size, n)
+        used = np.where(self.group >= 0, _weights(weights, self.group.shape), -1.0)
+        order = np.argsort(-used, axis=1, kind="stable")
+        # the candidate of rank r leads the subsets whose other size - 1 members rank below it
+        leads = np.array([comb(n - 1 - rank, size - 1) for rank in range(n)]) / comb(n, size)
+        return np.take_along_axis(self.right, order, axis=1) @ leads
+
+    def passed(self, size: int) -> np.ndarray:
+        """`pass_at_n` of each question, (Q,): what no choice among the candidates can exceed."""
+        return np.array([pass_at_n(row, size) for row in self.right])
+
+
+def panel(
+    ids: Sequence[str], answers: Sequence[Sequence[str | None]], references: Sequence[str], rule: str = "math"
+) -> Panel:
+    """A `Panel` from the candidates' final answers, n per question, and each question's reference.
+
+    rule  of `equivalent`, for what is right. ValueError unless all questions have equally many candidates,
+    at least one, and the three lists are equally long.
+    """
+    if not len(ids) == len(answers) == len(references):
+        raise ValueError(
+            "ids, answers and references must be equally long; "
+            f"got {len(ids)}, {len(answers)} and {len(references)}"
+        )
+    if len({len(row) for row in answers}) != 1 or not len(answers[0]):
+        raise ValueError("answers must hold equally many candidates for every question, and at least one")
+    asked = {
+        (answer, reference) for row, reference in zip(answers, references, strict=True) for answer in row
+    }
+    equal = equal_pairs(sorted(pair for pair in asked if pair[0] is not None), rule)
+    spelling = [{text: number for number, text in enumerate(dict.fromkeys(row))} for row in answers]
+    return Panel(
+        tuple(ids),
+        np.stack(groups(answers)),
+        np.array([[names[text] for text in row] for names, row in zip(spelling, answers, strict=True)]),
+        np.array([[(a, ref) in equal for a in row] for row, ref in zip(answers, references, strict=True)]),
+    )
+
+
+def sampled(problems: Sequence[Problem], samples: Sequence[Rationale], extract: str = "boxed") -> Panel:
+    """The `Panel` of samples: equally many per problem, together and in the order of the problems.
+
+    extract  rule of `final_answer`. Numbers of the samples such as log-probabilities, in the same order, take
+    the panel's shape with `np.reshape(numbers, panel.group.shape)`. ValueError for samples in another order.
+    """
+    n = len(samples) // max(1, len(problems))
+    expected = [problem.id for problem in problems for _ in range(n)]
+    if not n or [one.problem_id for one in samples] != expected:
+        raise ValueError(
+            "samples must be equally many per problem, in the order of the problems, as `sample` has them; "
+            f"got {len(samples)} of {len(problems)} problems"
+        )
+    answers = [final_answer(one.text, extract) for one in samples]
+    rows = [answers[at : at + n] for at in range(0, len(answers), n)]
+    return panel([problem.id for problem in problems], rows, [problem.answer for problem in problems])
+
+
+def draw_subsets(n: int, size: int, seed: int = 0) -> np.ndarray:
+    """Different subsets of n candidates, bool (S, n): all of that size, or SUBSETS drawn with the seed."""
+    random = np.random.default_rng([seed, n, size])
+    rows: dict[tuple[int, ...], None] = {}
+    if comb(n, size) <= SUBSETS:
+        rows = dict.fromkeys(combinations(range(n), size))
+    while len(rows) < min(SUBSETS, comb(n, size)):
+        rows[tuple(sorted(random.permutation(n)[:size].tolist()))] = None
+    subsets = np.zeros((len(rows), n), dtype=bool)
+    for row, chosen in enumerate(rows):
+        subsets[row, list(chosen)] = True
+    return subsets
+
+
+def curves(
+    panel: Panel,
+    votes: Mapping[str, np.ndarray | None],
+    best: Mapping[str, np.ndarray],
+    sizes: Sequence[int] | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Accuracy of each rule for each number of candidates: problem_id, rule, n, correct (a share, 0 to 1).
+
+    votes  weights (Q, n) of `vote` by the name of the rule, None for 1 each
+    best   weights of `best_of_n` by the name of the rule
+    sizes  numbers of candidates, by default 1 to n; "pass@n" is added as a rule
+
+    All rules meet the same subsets. Averaged over questions, `correct` is the accuracy.
+    """
+    rows = []
+    for size in sizes if sizes is not None else range(1, panel.group.shape[1] + 1):
+        shares = {name: panel.voted(size, weights, seed) for name, weights in votes.items()}
+        shares |= {name: panel.best(size, weights) for name, weights in best.items()}
+        shares["pass@n"] = panel.passed(size)
+        rows += [
+            pd.DataFrame({"problem_id": panel.ids, "rule": name, "n": size, "correct": share})
+            for name, share in shares.items()
+        ]
+    return pd.concat(rows, ignore_index=True)
