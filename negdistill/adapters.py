@@ -11,7 +11,7 @@ After each block the model is the plain base again, bit for bit, so one base in 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from negdistill.nat import attach, detach, load_nat, randomize_negative
-from negdistill.nat_unit import NATConfig, widths
+from negdistill.nat_unit import NATConfig, projections, widths
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def lora(
         lora_dropout=config.dropout,
         target_modules=list(config.target_modules),
         fan_in_fan_out=any(hasattr(module, "nf") for module in model.modules()),  # Conv1D of transformers
-        task_type="CAUSAL_LM",
+        task_type="CAUSAL_LM" if model.can_generate() else None,  # None: an encoder, or a backbone alone
     )
     with _peft(
         model,
@@ -100,23 +100,9 @@ def save_lora(model: nn.Module, folder: Path) -> None:
     model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=["default"])
 
 
-def projections(model: nn.Module, names: Sequence[str]) -> list[tuple[int, int]]:
-    """(d_in, d_out) of every projection that `names` names; ValueError for a name without one."""
-    found = {name: sizes for name, module in model.named_modules() if (sizes := widths(module))}
-    for wanted in names:
-        if not any(f".{name}".endswith(f".{wanted}") for name in found):
-            candidates = sorted({name.rpartition(".")[2] for name in found})
-            raise ValueError(
-                f"target_modules: the model has no projection {wanted!r}; "
-                f"candidates are {', '.join(candidates)}"
-            )
-    ends = tuple(f".{name}" for name in names)
-    return [sizes for name, sizes in found.items() if f".{name}".endswith(ends)]
-
-
 def wide_rank(model: nn.Module, config: NATConfig) -> int:
     """Rank at which LoRA on the same projections has as many trainable parameters as NAT, to the nearest."""
-    sizes = projections(model, config.target_modules)
+    sizes = [widths(module) for module in projections(model, config.target_modules).values()]
     unit = config.unit_dim * sum(d_in + 3 * d_out for d_in, d_out in sizes)
     return round(config.r + unit / sum(d_in + d_out for d_in, d_out in sizes))
 

@@ -11,10 +11,11 @@ What the released code did otherwise is one row of `PRESETS`, not a second code 
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -173,6 +174,15 @@ def _pad_all(encoded: list[Encoded], pad: int) -> list[Encoded]:
     return [widen(row) for row in encoded]
 
 
+def digest_encoded(encoded: Iterable[Encoded]) -> str:
+    """sha256 of all rows in their order, tokens, masks and names."""
+    digest = hashlib.sha256()
+    for row in encoded:
+        digest.update(f"{row.id} {row.prompt} {row.length} {row.positive} {row.question} ".encode())
+        digest.update(row.input_ids.tobytes() + row.loss_mask.tobytes())
+    return digest.hexdigest()
+
+
 def batches(encoded: Sequence[Encoded], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """Row numbers of each batch of one epoch: every row once, ceil(n / batch_size) batches.
 
@@ -223,6 +233,19 @@ def collate(rows: Sequence[Encoded], pad: int) -> dict[str, torch.Tensor]:
         "positive": torch.tensor([row.positive for row in rows]),
         "question": torch.tensor([row.question for row in rows]),
     }
+
+
+class Teacher(Protocol):
+    """Tensors that join a batch: what `losses.distillation` learns from, besides the text.
+
+    data  `digest_encoded` of the rows that it was made for     key  what made it, and how it weighs the rows
+    Called with row numbers, it returns what belongs to the batch of these rows.
+    """
+
+    data: str
+    key: str
+
+    def __call__(self, rows: Sequence[int]) -> dict[str, torch.Tensor]: ...
 
 
 def real_text_tokenizer(texts: Iterable[str], vocab_size: int = 32_000) -> PreTrainedTokenizerFast:

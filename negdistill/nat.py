@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from negdistill.artifacts import atomic_path, digest_tree
 from negdistill.nat_files import Shapes, check_base, fingerprint, read_adapter, write_adapter
-from negdistill.nat_unit import BRANCHES, UNIT, VIEWS, DualLinear, NATConfig, State, widths
+from negdistill.nat_unit import BRANCHES, UNIT, VIEWS, DualLinear, NATConfig, State, projections, widths
 from negdistill.records import check_choice
 
 # For the embedded student: every projection of a LLaMA block, and a unit as narrow as its base.
@@ -59,7 +59,7 @@ def attach(model: nn.Module, config: NATConfig, neg: str | Path | None = None) -
     """
     if any(hasattr(module, "lora_A") for module in model.modules()):
         raise ValueError("the model already carries adapters: detach(model) first, or unload() those of PEFT")
-    targets = _targets(model, config.target_modules)
+    targets = projections(model, config.target_modules)
     scaling, pairs = read_adapter(neg, _shapes(targets)) if neg is not None else (1.0, {})
     state = State(config, thawed=[parameter for parameter in model.parameters() if parameter.requires_grad])
     model.requires_grad_(False)
@@ -81,17 +81,6 @@ def detach(model: nn.Module) -> nn.Module:
     for parameter in state.thawed:
         parameter.requires_grad_(True)
     return model
-
-
-def _targets(model: nn.Module, names: tuple[str, ...]) -> dict[str, nn.Module]:
-    """The projections by full name, in the model's order; ValueError where a name matches none."""
-    projections = {name: module for name, module in model.named_modules() if widths(module)}
-    for wanted in names:
-        if not any(f".{name}".endswith(f".{wanted}") for name in projections):
-            there = ", ".join(sorted({name.rpartition(".")[2] for name in projections}))
-            raise ValueError(f"target_modules: no projection is named {wanted!r}; candidates are {there}")
-    ends = tuple(f".{wanted}" for wanted in names)
-    return {name: module for name, module in projections.items() if f".{name}".endswith(ends)}
 
 
 def _shapes(targets: dict[str, nn.Module]) -> Shapes:
@@ -265,7 +254,7 @@ def load_nat(model: nn.Module, folder: str | Path) -> nn.Module:
             f"{folder} is damaged, not as save_nat wrote it: {', '.join(changed)}; save it again"
         )
     config = NATConfig(**stored["config"])
-    shapes = _shapes(_targets(model, config.target_modules))
+    shapes = _shapes(projections(model, config.target_modules))
     check_base(folder, stored["base"], fingerprint(model, shapes))
     _, pairs = read_adapter(folder / "pos", shapes)
     unit = load_file(folder / "unit.safetensors")

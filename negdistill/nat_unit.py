@@ -22,6 +22,7 @@ dropout one byte for each number of x.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -178,6 +179,17 @@ def widths(module: nn.Module) -> tuple[int, int] | None:
         if hasattr(module, d_in) and hasattr(module, d_out) and isinstance(module.weight, Tensor):
             return getattr(module, d_in), getattr(module, d_out)
     return None
+
+
+def projections(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
+    """The projections that `names` names, as in NATConfig, by full name; ValueError where a name has none."""
+    found = {name: module for name, module in model.named_modules() if widths(module)}
+    for wanted in names:
+        if not any(f".{name}".endswith(f".{wanted}") for name in found):
+            there = ", ".join(sorted({name.rpartition(".")[2] for name in found}))
+            raise ValueError(f"target_modules: no projection is named {wanted!r}; candidates are {there}")
+    ends = tuple(f".{wanted}" for wanted in names)
+    return {name: module for name, module in found.items() if f".{name}".endswith(ends)}
 
 
 class DualLinear(nn.Module):

@@ -5,9 +5,9 @@
            clip, AdamW, one row of history
     every `checkpoint_every` steps: one file, replaced atomically
 
-Whatever the model has with requires_grad is trained: all of it, a LoRA, or the unit of NAT. The batches of a
-step and its random draws follow from (seed, step) alone. So a run that was killed continues to the same
-weights, bit for bit on one CPU thread, and an evaluation in between changes nothing.
+Whatever the model has with requires_grad is trained. The batches of a step and its random draws follow from
+(seed, step) alone. So a run that was killed continues to the same weights, bit for bit on one CPU thread, and
+an evaluation in between changes nothing.
 
 Several processes share the rows of each micro-batch: `accelerate launch --num_processes N script.py` on GPUs.
 On CPUs accelerate starts one process whatever N is, and torchrun has to start the others (gloo):
@@ -17,7 +17,6 @@ On CPUs accelerate starts one process whatever N is, and torchrun has to start t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
@@ -38,9 +37,10 @@ from torch import nn
 from tqdm import tqdm
 
 from negdistill.artifacts import atomic_path
-from negdistill.batching import Encoded, Example, batches, collate, encode, pad_id
-from negdistill.losses import OBJECTIVES, Objective
+from negdistill.batching import Encoded, Example, Teacher, batches, collate, digest_encoded, encode, pad_id
+from negdistill.losses import OBJECTIVES, TAUGHT, Objective
 from negdistill.records import check_choice
+from negdistill.students import digest_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,6 +50,7 @@ CHECKPOINT = "checkpoint.safetensors"
 COLUMNS = ("step", "epoch", "loss", "lr", "grad_norm", "tokens", "seconds")
 
 OnEpoch = Callable[[int, nn.Module], Mapping[str, float] | None]
+Order = Callable[[Sequence[Encoded], int, int, int], list[list[int]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,45 +98,50 @@ def learning_rate(step: int, total: int, config: TrainConfig) -> float:
 def train(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[Example],
+    examples: Sequence[Example] | Sequence[Encoded],
     config: TrainConfig,
-    objective: str = "likelihood",
+    objective: str | Objective = "likelihood",
     out_dir: str | Path | None = None,
     preset: str = "fixed",
     max_length: int | None = None,
     on_epoch: OnEpoch | None = None,
+    teacher: Teacher | None = None,
+    order: Order = batches,
 ) -> pd.DataFrame:
     """Train in place whatever of `model` has requires_grad; the model is left in eval mode, whatever happens.
 
-    objective   name in `losses.OBJECTIVES`
+    examples    texts, or rows of tokens; to those preset and max_length do nothing
+    objective   name in `losses.OBJECTIVES`, or a function such as those
     out_dir     folder of the checkpoint; where it holds one of the same run, training continues from there
     preset      name in `batching.PRESETS`: how text becomes tokens
     max_length  context in tokens, by default the model's own
     on_epoch    called as on_epoch(epochs done, model in eval mode) after each epoch and at the end, in every
-                process; the numbers it returns become columns of the history and live in the checkpoint, so
-                a resumed run neither repeats nor loses them
+                process; the numbers it returns become columns of the history and stay in the checkpoint
+    teacher     what the objective "distillation" learns from; no other has one
+    order       the batches of an epoch, in place of `batching.batches`
 
     Returns one row per step: step and epoch (from 1), loss (mean over its targets, before the step), lr,
     grad_norm (before clipping), tokens (so far, without padding), seconds (so far, without on_epoch).
     Computes in bfloat16 autocast on CUDA and in the model's own type elsewhere.
 
     ValueError for no examples, nothing to train, a question longer than the context, a warm-up longer than
-    the run, or a checkpoint of another run. FloatingPointError for a loss or gradient that is not finite,
-    before it reaches the weights; it names step, example ids and the last checkpoint.
+    the run, a teacher of other examples, or a checkpoint of another run. FloatingPointError for a loss or
+    gradient that is not finite, before it reaches the weights; it names step, examples and last checkpoint.
     """
-    check_choice("objective", objective, OBJECTIVES)
-    context = max_length or model.config.get_text_config().max_position_embeddings
-    encoded = encode(examples, tokenizer, context, preset)
-    plan = _plan(encoded, config)
+    if isinstance(objective, str):
+        check_choice("objective", objective, OBJECTIVES)
+        objective = OBJECTIVES[objective]
+    if not (examples and isinstance(examples[0], Encoded)):
+        context = max_length or model.config.get_text_config().max_position_embeddings
+        examples = encode(examples, tokenizer, context, preset)
+    plan = _plan(examples, config, order)
     if config.warmup_steps >= len(plan):
-        raise ValueError(
-            f"warmup_steps must be below the {len(plan)} steps there are; got {config.warmup_steps}"
-        )
+        raise ValueError(f"warmup_steps must be below all {len(plan)} steps; got {config.warmup_steps}")
     accelerator = Accelerator(mixed_precision="no")  # its bfloat16 would leave the model's forward patched
     if accelerator.num_processes > 1:
         model.to(accelerator.device)
-    state = _state(model, config, _key(model, encoded, config, objective), out_dir)
-    loop = _Loop(model, OBJECTIVES[objective], encoded, plan, pad_id(tokenizer), config, state, accelerator)
+    state = _state(model, config, _key(model, examples, config, objective.__name__, teacher), out_dir)
+    loop = _Loop(model, objective, examples, plan, pad_id(tokenizer), config, state, accelerator, teacher)
     with torch.random.fork_rng(devices=[loop.device] if loop.device.type == "cuda" else []):
         try:
             loop.run(on_epoch)
@@ -155,13 +161,13 @@ class _Step(NamedTuple):
     tokens: int
 
 
-def _plan(encoded: Sequence[Encoded], config: TrainConfig) -> list[_Step]:
+def _plan(encoded: Sequence[Encoded], config: TrainConfig, order: Order) -> list[_Step]:
     """All steps of the run."""
     size = config.gradient_accumulation_steps
     most = config.max_tokens or math.inf
     plan: list[_Step] = []
     for epoch in count():
-        micro = batches(encoded, config.batch_size, config.seed, epoch)
+        micro = order(encoded, config.batch_size, config.seed, epoch)
         for start in range(0, len(micro), size):
             if epoch == config.epochs or len(plan) == config.max_steps or most <= 0:
                 return plan
@@ -172,23 +178,21 @@ def _plan(encoded: Sequence[Encoded], config: TrainConfig) -> list[_Step]:
 
 
 def _key(
-    model: nn.Module, encoded: Sequence[Encoded], config: TrainConfig, objective: str
+    model: nn.Module, encoded: Sequence[Encoded], config: TrainConfig, objective: str, teacher: Teacher | None
 ) -> dict[str, object]:
-    """What makes a run this run, part by part; the checkpoint of a run with another key is refused.
-
-    Frozen weights count through 64 values of each tensor: enough to tell two bases or two adapters apart.
-    """
-    data, weights = hashlib.sha256(), hashlib.sha256()
-    for row in encoded:
-        data.update(f"{row.id} {row.prompt} {row.length} {row.positive} {row.question} ".encode())
-        data.update(row.input_ids.tobytes() + row.loss_mask.tobytes())
-    for name, parameter in model.named_parameters():
-        weights.update(f"{name} {parameter.dtype} {[*parameter.shape]} {parameter.requires_grad} ".encode())
-        if not parameter.requires_grad:
-            values = parameter.detach().flatten()
-            weights.update(values[:: max(1, len(values) // 64)].double().cpu().numpy().tobytes())
+    """What makes a run this run, part by part; the checkpoint of a run with another key is refused."""
+    if (objective in TAUGHT) != (teacher is not None):
+        raise ValueError(f"objective {objective!r} needs {'a' if teacher is None else 'no'} teacher")
+    data = digest_encoded(encoded)
+    if teacher is not None and teacher.data != data:
+        raise ValueError("teacher must be made for these examples in this order; it was made for others")
+    weights = digest_weights(
+        (f"{name} {[*p.shape]} {p.requires_grad}", p[:0] if p.requires_grad else p)  # frozen ones count
+        for name, p in model.named_parameters()
+    )
     settings = {k: v for k, v in asdict(config).items() if k not in ("progress", "checkpoint_every")}
-    return {"data": data.hexdigest(), "model": weights.hexdigest(), "objective": objective, **settings}
+    key = {"data": data, "model": weights, "objective": objective, **settings}
+    return key if teacher is None else key | {"teacher": teacher.key}
 
 
 @dataclass(slots=True)
@@ -244,10 +248,8 @@ def _state(
     if not parameters:
         raise ValueError("model must have a parameter to train; requires_grad is False for all of them")
     matrices, vectors = ([p for p in parameters.values() if (p.ndim > 1) is many] for many in (True, False))
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    decayed = {"params": matrices, "weight_decay": config.weight_decay}
+    groups = [decayed, {"params": vectors, "weight_decay": 0.0}]
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters.values())
     optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=fused)
     state = _State(parameters, optimizer, key, None if out_dir is None else Path(out_dir) / CHECKPOINT)
@@ -266,6 +268,7 @@ class _Loop:
     config: TrainConfig
     state: _State
     accelerator: Accelerator
+    teacher: Teacher | None
 
     @property
     def device(self) -> torch.device:
@@ -319,6 +322,8 @@ class _Loop:
             batch = collate([self.encoded[i] for i in share or rows[:1]], self.pad)
             if not share:
                 batch["loss_mask"].zero_()
+            if self.teacher is not None:
+                batch |= self.teacher(share)
             batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
             with nullcontext() if index + 1 == len(micro) else self.accelerator.no_sync(wrapped):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
@@ -329,8 +334,7 @@ class _Loop:
         loss, norm = (self.accelerator.reduce(summed, "sum") / targets).item(), norm.item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             ids = ", ".join(self.encoded[i].id for rows in micro for i in rows)
-            file = self.state.file
-            kept = file if file is not None and file.exists() else "none"
+            kept = self.state.file if self.state.file and self.state.file.exists() else "none"
             raise FloatingPointError(
                 f"loss {loss}, gradient norm {norm} at step {number + 1}, not taken; examples: {ids}; "
                 f"last good checkpoint: {kept}; lower lr, or look at these examples"

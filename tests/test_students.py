@@ -81,17 +81,17 @@ def test_the_embedded_files_are_small_and_safe():
 
 
 def test_single_operations_are_right(student):
-    """1,600 drawn from every true equation on 0..199."""
+    """1,600 drawn from every true equation on 0..199: 99 % right, and no operation much worse."""
     facts = [(a, op, b) for op in "+-*/" for a in range(200) for b in range(200)]
     facts = [fact for fact in facts if calculate(*fact) is not None]
-    asked = random.Random(0).sample(facts, 1600)
+    rng = random.Random(0)
+    asked = rng.sample(facts, 1600)
+    for op in "*/":  # a few of a hundred facts
+        asked += rng.sample([fact for fact in facts if fact[1] == op], 200)
     said = continuations(student, [f"{a} {op} {b} = " for a, op, b in asked], 4)
-    wrong = [
-        (*fact, text)
-        for fact, text in zip(asked, said, strict=True)
-        if text.split(".")[0] != str(calculate(*fact))
-    ]
-    assert len(wrong) <= 16, wrong
+    right = [text.split(".")[0] == str(calculate(*fact)) for fact, text in zip(asked, said, strict=True)]
+    assert sum(right[:1600]) >= 0.99 * 1600
+    assert sum(right[1600:1800]) >= 0.96 * 200 and sum(right[1800:]) >= 0.95 * 200
 
 
 def test_no_test_question_is_solved_before_adaptation(student):

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from negdistill.batching import Example, batches, encode, format_prompt, real_text_tokenizer
+from negdistill.losses import likelihood
 from negdistill.train import CHECKPOINT, COLUMNS, TrainConfig, learning_rate, train
 
 ROOT = Path(__file__).parents[1]
@@ -132,6 +133,22 @@ def test_equals_a_plain_loop_in_float64():
     for a, b in zip(model.parameters(), reference.parameters(), strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-9)
     assert not model.training
+
+
+def test_takes_rows_of_tokens_a_function_and_an_order():
+    plain, other = make_model(0.0), make_model(0.0)
+    first = train(plain, TOKENIZER, make_examples(), config(epochs=2))
+    encoded = encode(make_examples(), TOKENIZER, 64)
+    second = train(other, TOKENIZER, encoded, config(epochs=2), likelihood)
+    assert same(weights(plain), weights(other)) and first[STEADY].equals(second[STEADY])
+
+    def order(rows, size, seed, epoch):
+        return [[epoch, size], [seed + 3]]
+
+    third = train(make_model(0.0), TOKENIZER, encoded, config(epochs=2), order=order)
+    lengths = [encoded[epoch].length + encoded[6].length for epoch in (0, 1)]
+    assert third.tokens.diff().fillna(third.tokens).tolist()[::2] == lengths
+    assert third.epoch.tolist() == [1, 1, 2, 2]
 
 
 def test_accumulation_equals_one_large_batch():
@@ -303,9 +320,7 @@ def test_bad_input_is_refused():
 
     refused("objective must be one of likelihood, .*; got 'mix'", objective="mix")
     refused("preset must be one of fixed, faithful; got 'new'", preset="new")
-    refused(
-        "warmup_steps must be below the 4 steps there are; got 4", settings=config(epochs=1, warmup_steps=4)
-    )
+    refused("warmup_steps must be below all 4 steps; got 4", settings=config(epochs=1, warmup_steps=4))
     refused("checkpoint_every needs out_dir", settings=config(epochs=1, checkpoint_every=2))
     refused("model must have a parameter to train", model=make_model().requires_grad_(False))
     refused(

@@ -1,0 +1,376 @@
+"""NCE with its teachers run once, against the released scheme that runs them at every step.
+
+    NEGDISTILL_DATA=... python benchmarks/nce.py                # some minutes on a CPU; --device cuda
+
+1. Equality in float64, asserted first: the cached step (buckets, chunks, completion tokens) has the loss and
+   the gradients of the plain form, with both teachers run on rows padded to the longest of the set.
+2. Time of a whole training. Released scheme: at every step both views of the teacher and the student, every
+   row padded to the longest of the set, loss over all positions. Ours: one pass of both views, then cached
+   steps. Lengths are those of the released rationales under 1,200 characters (question and text) that are
+   graded right; the model is a small LLaMA with random weights. What is timed are single batches, drawn from
+   all lengths alike, turn by turn; the training is EPOCHS times their mean, ours with the pass on top.
+3. Time of a cached step beside one of plain likelihood, same batches.
+4. Peak memory of the loss with its gradient at a vocabulary of 32,000, each form in a process of its own.
+
+Writes nce.json and nce.md into --out (default: benchmarks/results).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from nat import llama, ratio, spread
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+
+from negdistill.artifacts import atomic_write_text, machine, versions
+from negdistill.batching import (
+    Encoded,
+    Example,
+    batches,
+    collate,
+    encode,
+    format_prompt,
+    padding_share,
+    real_text_tokenizer,
+)
+from negdistill.losses import calibration_beta, distillation, distilled, likelihood
+from negdistill.nat import NATConfig, attach, view
+from negdistill.nce import CachedTeacher, teacher_cache
+from negdistill.recipes import training_set
+from negdistill.sources import load_problems, load_rationales
+
+TOLERANCE = 1e-10  # of the largest difference in float64, relative to the largest number
+EPOCHS = 20
+CHARACTERS = 1200  # the released code keeps shorter pairs of question and rationale
+SMALL = ((load_problems, ("train",)), (load_rationales, ()))  # embedded, for where there is no other data
+FORMS = ("plain", "chunked", "chunked, top-k")
+
+
+# --- both schemes -------------------------------------------------------------------------------------
+
+
+def plain_loss(student: Tensor, neg: Tensor, nat: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    """book/method.md, step 2, on full logits (B, T, V): mean over the marked tokens of ids (B, T)."""
+    student, neg, nat = (logits[:, :-1].log_softmax(2) for logits in (student, neg, nat))
+    mask = mask[:, 1:]
+    beta = calibration_beta(neg, nat, mask)
+    hard = -student.gather(2, ids[:, 1:, None]).squeeze(2)
+    soft = -(nat.exp() * student).sum(2)
+    loss = 0.5 * hard + 0.5 * (0.5 + beta[:, None]) * soft
+    return (loss * mask).sum() / mask.sum()
+
+
+def released_loss(teacher: nn.Module, student: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Both views and the student on all positions."""
+    given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
+    logits = {}
+    for name in ("neg", "nat"):
+        with torch.no_grad(), view(teacher, name):
+            logits[name] = teacher(**given).logits
+    return plain_loss(
+        student(**given).logits, logits["neg"], logits["nat"], batch["input_ids"], batch["loss_mask"]
+    )
+
+
+def models(arguments: argparse.Namespace, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
+    """A teacher with NAT and a student with LoRA over the same base, no matrix of them zero."""
+    torch.manual_seed(0)
+    base = llama(arguments).to(dtype)
+    lora = LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    student = get_peft_model(llama(arguments).to(dtype), lora).to(dtype)
+    student.get_base_model().load_state_dict(base.state_dict(), strict=False)
+    teacher = attach(base, NATConfig(dropout=0.0)).eval()
+    for name, parameter in teacher.named_parameters():
+        if "lora_B" in name or "value_out" in name:
+            nn.init.normal_(parameter, std=0.05)
+    return teacher, student.train()
+
+
+def lengths(arguments: argparse.Namespace) -> tuple[list[Encoded], list[Encoded]]:
+    """The right rationales as rows of both presets, with tokens of the model's vocabulary."""
+    if arguments.teacher == "arithmetic":
+        problems, given = (load("arithmetic", *split, n=40) for load, split in SMALL)
+    else:
+        problems, given = load_problems("math", "train"), load_rationales(arguments.teacher)
+    data = training_set(problems, given)
+    questions = {problem.id: problem.question for problem in problems}
+    kept = [r for r in data.positives if len(questions[r.problem_id] + r.text) < CHARACTERS]
+    tokenizer = real_text_tokenizer(questions[r.problem_id] + r.text for r in kept)
+    kept = [kept[i] for i in np.random.default_rng(0).permutation(len(kept))[: arguments.rows]]
+    found = []
+    for preset in ("fixed", "faithful"):
+        examples = [
+            Example(f"{r.problem_id}#{r.index}", format_prompt(questions[r.problem_id], preset), r.text)
+            for r in kept
+        ]
+        rows = encode(examples, tokenizer, 2048, preset)
+        found.append([replace(row, input_ids=row.input_ids % arguments.vocabulary) for row in rows])
+    return found[0], found[1]
+
+
+# --- 1. equality --------------------------------------------------------------------------------------
+
+
+def check(arguments: argparse.Namespace, rows: list[Encoded]) -> float:
+    """Largest difference of loss and gradients, relative to the largest number."""
+    teacher, student = models(arguments, torch.float64)
+    few = sorted(rows[:40], key=lambda row: row.length)[::13]  # of four lengths
+    trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    with tempfile.TemporaryDirectory() as folder:
+        cache = teacher_cache(teacher, few, 0, folder, top_k=arguments.vocabulary, progress=False)
+    batch = collate(few, 0)
+    count = batch["loss_mask"].sum()
+    cached = batch | cache.teacher()(range(len(few)))
+    ours = distillation(student, to(cached, arguments)) / count
+    extra = max(row.length for row in rows) - batch["input_ids"].shape[1]
+    wide = {name: nn.functional.pad(tensor, (0, extra)) for name, tensor in batch.items() if tensor.ndim == 2}
+    theirs = released_loss(teacher, student, to(wide, arguments))
+    pairs = [(ours, theirs)]
+    pairs += zip(torch.autograd.grad(ours, trained), torch.autograd.grad(theirs, trained), strict=True)
+    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
+
+
+# --- 2 and 3. time ------------------------------------------------------------------------------------
+
+
+def to(batch: dict[str, Tensor], arguments: argparse.Namespace) -> dict[str, Tensor]:
+    return {name: tensor.to(arguments.device) for name, tensor in batch.items()}
+
+
+def timed(action: Callable[[], None], device: str) -> float:
+    began = time.perf_counter()
+    action()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def draw(rows: list[Encoded], size: int, count: int, turn: int) -> list[list[int]]:
+    """`count` batches of one epoch, one from each part of their range of widths."""
+    of = [batch for batch in batches(rows, size, 0, turn) if len(batch) == size]
+    of.sort(key=lambda batch: max(rows[i].length for i in batch))
+    random = np.random.default_rng(turn)
+    return [of[random.choice(part)] for part in np.array_split(np.arange(len(of)), count)]
+
+
+def turn_seconds(
+    arguments: argparse.Namespace,
+    rows: list[Encoded],
+    wide: list[Encoded],
+    teacher: nn.Module,
+    step: Callable[[Callable[[], Tensor]], None],
+    student: nn.Module,
+    turn: int,
+) -> dict[str, float]:
+    """Mean seconds of a batch: released step, pass of both views, cached step, likelihood step."""
+    drawn = draw(rows, arguments.batch, arguments.batches, turn)
+    seconds: dict[str, list[float]] = {name: [] for name in ("released", "cached", "likelihood")}
+    with tempfile.TemporaryDirectory() as folder:
+        flat = [rows[i] for batch in drawn for i in batch]
+        began = time.perf_counter()
+        cache = teacher_cache(teacher, flat, 0, folder, batch_size=arguments.batch, progress=False)
+        passed = (time.perf_counter() - began) / len(drawn)
+        taught: CachedTeacher = cache.teacher()
+        for number, batch in enumerate(drawn):
+            places = range(number * len(batch), (number + 1) * len(batch))
+
+            def cached(batch: list[int] = batch, places: range = places) -> Tensor:
+                return distillation(
+                    student, to(collate([rows[i] for i in batch], 0) | taught(places), arguments)
+                )
+
+            def plain(batch: list[int] = batch) -> Tensor:
+                return likelihood(student, to(collate([rows[i] for i in batch], 0), arguments))
+
+            actions = {"cached": cached, "likelihood": plain}
+            for name in sorted(actions, reverse=bool((number + turn) % 2)):
+                seconds[name].append(timed(partial(step, actions[name]), arguments.device))
+        for batch in drawn[:: max(1, len(drawn) // 2)]:  # all as wide as each other
+            given = to(collate([wide[i] for i in batch], 0), arguments)
+            loss = partial(released_loss, teacher, student, given)
+            seconds["released"].append(timed(partial(step, loss), arguments.device))
+    return {name: statistics.fmean(values) for name, values in seconds.items()} | {"pass": passed}
+
+
+def measure(arguments: argparse.Namespace, rows: list[Encoded], wide: list[Encoded]) -> dict[str, object]:
+    teacher, student = models(arguments, getattr(torch, arguments.dtype))
+    trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+
+    def step(loss: Callable[[], Tensor]) -> None:
+        loss().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    turns = [
+        turn_seconds(arguments, rows, wide, teacher, step, student, turn)
+        for turn in range(arguments.repeats + 1)
+    ][1:]  # the first one warms up
+    ours = [EPOCHS * turn["cached"] + turn["pass"] for turn in turns]
+    order = batches(rows, arguments.batch, 0, 0)
+    return {
+        "rows": len(rows),
+        "steps": EPOCHS * len(order),
+        "tokens": {"mean": float(np.mean([row.length for row in rows])), "longest": len(wide[0].input_ids)},
+        "padding": {"ours": padding_share(rows, order), "released": padding_share(wide, order)},
+        "seconds": {name: statistics.median(turn[name] for turn in turns) for name in turns[0]},
+        "training": {
+            "released": statistics.median(EPOCHS * turn["released"] for turn in turns) * len(order),
+            "ours": statistics.median(ours) * len(order),
+        },
+        "ratio": ratio([EPOCHS * turn["released"] for turn in turns], ours),
+        "step": ratio([turn["cached"] for turn in turns], [turn["likelihood"] for turn in turns]),
+    }
+
+
+# --- 4. memory ----------------------------------------------------------------------------------------
+
+
+def peak_bytes(form: str, tokens: int, vocabulary: int, k: int, device: str) -> int:
+    """Most bytes of the loss and its gradient in use at once, besides logits and teacher, in this process."""
+    torch.manual_seed(0)
+    logits = torch.randn(tokens, vocabulary, device=device).requires_grad_()
+    teacher = torch.randn(tokens, vocabulary, device=device).log_softmax(1)
+    targets, weight = torch.arange(tokens, device=device) % vocabulary, torch.ones(tokens, device=device)
+    ids = None
+    if form == "chunked, top-k":
+        values, ids = teacher.topk(k, 1)
+        teacher = torch.cat([values, teacher.scatter(1, ids, float("-inf")).logsumexp(1, keepdim=True)], 1)
+    small = distilled(logits[:1], targets[:1], teacher[:1], weight[:1], None if ids is None else ids[:1])
+    torch.autograd.grad(small.sum(), logits)  # what is loaded at the first call does not count
+    logits = logits + 0  # as the output layer gives them
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the peak until now
+        before = _status("VmRSS")
+    if form == "plain":
+        log_probs = logits.log_softmax(1)
+        hard = -log_probs.gather(1, targets[:, None]).squeeze(1)
+        (0.5 * hard - 0.5 * weight * (teacher.exp() * log_probs).sum(1)).sum().backward()
+    else:
+        distilled(logits, targets, teacher, weight, ids, overwrite=True).sum().backward()
+    return (torch.cuda.max_memory_allocated() if device == "cuda" else _status("VmHWM")) - before
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure_memory(arguments: argparse.Namespace) -> dict[str, int]:
+    found = {}
+    for form in FORMS:
+        names = ("device", "loss_tokens", "loss_vocabulary", "top_k")
+        given = [part for name in names for part in (f"--{name.replace('_', '-')}", getattr(arguments, name))]
+        command = [sys.executable, __file__, "--peak", form, *map(str, given)]
+        found[form] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return found
+
+
+# --- report -------------------------------------------------------------------------------------------
+
+
+def report(result: dict) -> str:
+    """The tables in Markdown."""
+    where, p, t, memory = (result[name] for name in ("machine", "parameters", "time", "memory"))
+    shape = f"width {p['model_width']}, {p['layers']} layers, vocabulary {p['vocabulary']}"
+    first = t["seconds"]
+    lines = [
+        f"{where['gpu'] or where['cpu']}, {result['threads']} thread(s), {p['dtype']}, "
+        f"torch {result['versions']['torch']}, peft {result['versions']['peft']}; medians of {p['repeats']} "
+        "turns, ratios with their quartiles over turns.",
+        "",
+        f"Largest difference of loss and gradients between the forms, float64: {result['difference']:.0e}.",
+        "",
+        f"LLaMA ({shape}), batches of {p['batch']}, lengths of {t['rows']:,} right rationales of "
+        f"{p['teacher']}: {t['tokens']['mean']:.0f} tokens on average, longest {t['tokens']['longest']}. "
+        f"{EPOCHS} epochs are {t['steps']:,} steps; their time is that of single batches times their number.",
+        "",
+        "| scheme | padding | pass, ms per batch | step, ms | training, s | released / ours |",
+        "|---|---:|---:|---:|---:|---:|",
+        f"| released: teachers at every step | {t['padding']['released']:.0%} |  "
+        f"| {1e3 * first['released']:.0f} | {t['training']['released']:,.0f} |  |",
+        f"| ours: teachers cached | {t['padding']['ours']:.1%} | {1e3 * first['pass']:.0f} "
+        f"| {1e3 * first['cached']:.0f} | {t['training']['ours']:,.0f} | {spread(t['ratio'])} |",
+        "",
+        f"A cached step takes {spread(t['step'])} of the time of a likelihood step on the same batch "
+        f"({1e3 * first['likelihood']:.0f} ms).",
+        "",
+        f"Peak memory of the loss and its gradient, {p['loss_tokens']:,} tokens, vocabulary "
+        f"{p['loss_vocabulary']:,}; the float32 logits that all are given, "
+        f"{4 * p['loss_tokens'] * p['loss_vocabulary'] / 2**20:.0f} MiB, and the teacher's do not count:",
+        "",
+        "| form | peak | of plain |",
+        "|---|---:|---:|",
+        *(
+            f"| {form} | {memory[form] / 2**20:,.0f} MiB | {memory[form] / memory['plain']:.2f} |"
+            for form in FORMS
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--dtype", default="float32", choices=["float32", "bfloat16"])
+    add("--teacher", default="tdg-gpt-3.5-turbo", help="whose rationales give the lengths")
+    add("--rows", type=int, default=8000, help="rationales, drawn from all that are right")
+    add("--model-width", type=int, default=256)
+    add("--layers", type=int, default=2)
+    add("--vocabulary", type=int, default=2048)
+    add("--batch", type=int, default=8, help="rows of a batch")
+    add("--batches", type=int, default=8, help="batches of a turn")
+    add("--repeats", type=int, default=10, help="turns")
+    add("--loss-tokens", type=int, default=2048, help="for the memory of the loss")
+    add("--loss-vocabulary", type=int, default=32000)
+    add("--top-k", type=int, default=128)
+    add("--peak", choices=FORMS, help=argparse.SUPPRESS)
+    add("--out", type=Path, default=Path(__file__).parent / "results")
+    chosen = parser.parse_args(given)
+    if chosen.peak:
+        print(
+            peak_bytes(chosen.peak, chosen.loss_tokens, chosen.loss_vocabulary, chosen.top_k, chosen.device)
+        )
+        return
+    rows, wide = lengths(chosen)
+    difference = check(chosen, rows)
+    if not difference < TOLERANCE:
+        raise AssertionError(f"the two forms differ by {difference:.1e} in float64")
+    result = {
+        "machine": machine(),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "parameters": {name: value for name, value in vars(chosen).items() if name not in ("out", "peak")},
+        "difference": difference,
+        "time": measure(chosen, rows, wide),
+        "memory": measure_memory(chosen),
+    }
+    atomic_write_text(chosen.out / "nce.json", json.dumps(result, indent=1) + "\n")
+    atomic_write_text(chosen.out / "nce.md", report(result))
+    print(report(result))
+
+
+if __name__ == "__main__":
+    main()
