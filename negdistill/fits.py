@@ -10,7 +10,7 @@ folder/manifest.json  what it was made from, and the sha256 of all of these; fin
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ import pandas as pd
 from accelerate import Accelerator
 from torch import nn
 
-from negdistill.artifacts import MANIFEST, RunFolder, atomic_path, remove
+from negdistill.artifacts import MANIFEST, RunFolder, atomic_path, digest_file, digest_json, remove
 from negdistill.recipes import Settings
 from negdistill.train import CHECKPOINT
 
@@ -37,7 +37,7 @@ class Fit:
     history     of its own training, as `train` returns it; without rows where it has none
     trainable_parameters  of its own training; of Merge, what it merges
     steps, tokens, seconds                     of its own training
-    total_steps, total_tokens, total_seconds   with all that it uses
+    total_steps, total_tokens, total_seconds   with all that it uses; seconds with the pass of its teachers
     preset      how text became tokens, a name in `batching.PRESETS`
     prefix      text before every prompt (Few-shot), otherwise ""
     path        what on_epoch returned, with the epoch and `columns()` of then; None without on_epoch
@@ -68,6 +68,11 @@ class Fit:
 def processes() -> Accelerator:
     """The processes that run together; unlike PartialState, Accelerator knows of `--cpu`."""
     return Accelerator(mixed_precision="no")
+
+
+def digest_code(names: Iterable[str]) -> str:
+    """sha256 of modules of this package by name: numbers that follow from them are stale when it changes."""
+    return digest_json([digest_file(Path(__file__).with_name(f"{name}.py")) for name in names])
 
 
 def finished(folder: Path) -> bool:
@@ -111,15 +116,18 @@ def write_fit(
     history: pd.DataFrame,
     count: int,
     prefix: str,
+    seconds: float = 0.0,
 ) -> None:
     """Write everything but the adapter, fit.json last; what was there to resume from goes.
 
     used      fits that this one uses
+    seconds   that its teachers took, before its own training
     history   as `train` returns it; without rows where nothing was trained
     """
     last = history.iloc[-1] if len(history) else {"step": 0, "tokens": 0, "seconds": 0.0}
     own = {"steps": int(last["step"]), "tokens": int(last["tokens"]), "seconds": float(last["seconds"])}
     before = {name: sum(getattr(one, f"total_{name}") for one in used) for name in own}
+    before["seconds"] += seconds
     total = {f"total_{name}": before[name] + value for name, value in own.items()}
     text = {"preset": config.preset, "prefix": prefix}
     same = {

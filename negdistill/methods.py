@@ -1,41 +1,48 @@
-"""Methods: every row of the paper's Table 2 and every control, as one table and one function.
-
-    row          trains on                        forward at test time
-    Few-shot     -                                W0, worked examples before the question
-    plain rows   solutions, positives or both     W0 + s B A                             (PEFT LoRA)
-    NAT rows     positives                        the unit over pos and neg branch       (negdistill.nat)
-    Merge        -                                W0 + 1.5 dW(CoT KD) - 0.5 dW(Negative adapter)
+"""Methods: one function fits every row of `rows.METHODS`.
 
     data = training_set(problems, rationales)
     nat = fit("NAT", student, data, settings(epochs=4), "../_runs/fits")
     with adapted(student, nat) as trained:
         ...
 
-A row may use adapters of other rows: NAT needs the negative adapter. Those are fitted on the way, in the same
-folder, and their steps, tokens and seconds count in the row's totals.
+What a row uses is fitted on the way, in the same folder, and its steps, tokens and seconds count in the row's
+totals.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import pandas as pd
 from torch import nn
 
-from negdistill.adapters import integrate, lora, merged, projections, save_lora, stored, wide_rank
-from negdistill.artifacts import Manifest, RunFolder, digest_file, digest_json
-from negdistill.batching import Example
-from negdistill.fits import ADAPTER, POINTS, Fit, OnEpoch, finished, follower, load_fit, processes, write_fit
+from negdistill.adapters import integrate, lora, merged, save_lora, stored, wide_rank
+from negdistill.artifacts import Manifest, RunFolder, digest_json
+from negdistill.batching import Example, encode, pad_id
+from negdistill.fits import (
+    ADAPTER,
+    POINTS,
+    Fit,
+    OnEpoch,
+    digest_code,
+    finished,
+    follower,
+    load_fit,
+    processes,
+    write_fit,
+)
 from negdistill.nat import save_nat
+from negdistill.nat_unit import projections
+from negdistill.nce import TeacherCache, teacher_cache
 from negdistill.recipes import SETTINGS, Settings, TrainingSet, few_shot_prefix, settings, training_set
 from negdistill.records import check_choice
+from negdistill.rows import MERGE, METHODS, NEGATIVE, WIDE, Method
+from negdistill.students import digest_weights
 from negdistill.train import COLUMNS, train
 
 if TYPE_CHECKING:
@@ -43,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METHODS",
+    "NEGATIVE",
     "SETTINGS",
     "Fit",
     "Method",
@@ -55,83 +63,6 @@ __all__ = [
     "training_set",
 ]
 
-# --- the table ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """One row.
-
-    origin       "paper" (Table 1 or 2) or "control"
-    data         what its own training reads: "solutions", "positives", "negatives", "both"; "" for none
-    view         what computes at test time: "base", "lora" or "nat"
-    objective    name in `losses.OBJECTIVES`
-    uses         rows whose adapters it needs, in the order they are fitted
-    start        what becomes of those: "" there are none, "branch" the negative branch, "noise" a negative
-                 branch of noise of their size, "continue" training goes on from there, "merge" their sum
-    description  for the tables
-    """
-
-    name: str
-    origin: str
-    data: str
-    view: str
-    description: str
-    objective: str = "likelihood"
-    uses: tuple[str, ...] = ()
-    start: str = ""
-
-    @property
-    def stages(self) -> int:
-        """Number of trainings that share its budget."""
-        return len(self.uses) + bool(self.data)
-
-
-NEGATIVE = "Negative adapter"
-WIDE = "CoT KD, NAT's size"
-MERGE = {NEGATIVE: -0.5, "CoT KD": 1.5}
-_NEG = (NEGATIVE,)
-_ROWS = (
-    Method("Few-shot", "paper", "", "base", "worked examples in the prompt, no training"),
-    Method("Fine-tune", "paper", "solutions", "lora", "the data set's own solutions"),
-    Method("CoT KD", "paper", "positives", "lora", "right rationales of the teacher"),
-    Method("MIX", "paper", "both", "lora", "right and wrong rationales alike"),
-    Method("CL", "paper", "both", "lora", "CoT KD, and contrast with wrong rationales", "contrastive"),
-    Method("NT", "paper", "both", "lora", "CoT KD, less 0.05 likelihood of wrong ones", "negative"),
-    Method("UL", "paper", "both", "lora", "CoT KD, and 0.05 unlikelihood of wrong ones", "unlikelihood"),
-    Method("NAT", "paper", "positives", "nat", "the unit over both adapters", uses=_NEG, start="branch"),
-    Method(NEGATIVE, "paper", "negatives", "lora", "wrong rationales only"),
-    Method(WIDE, "control", "positives", "lora", "CoT KD with as many trainable parameters as NAT"),
-    Method("NAT, empty branch", "control", "positives", "nat", "the unit over a zero negative branch"),
-    Method(
-        "NAT, random branch", "control", "positives", "nat", "the unit over noise", uses=_NEG, start="noise"
-    ),
-    Method(
-        *("NAT, positive branch", "control", "positives", "nat", "the unit over CoT KD as negative branch"),
-        uses=("CoT KD",),
-        start="branch",
-    ),
-    Method(
-        *(
-            "Negatives first",
-            "control",
-            "positives",
-            "lora",
-            "one adapter: wrong rationales, then right ones",
-        ),
-        uses=_NEG,
-        start="continue",
-    ),
-    Method(
-        *("Merge", "control", "", "lora", "1.5 CoT KD - 0.5 negative adapter, no training of its own"),
-        uses=tuple(MERGE),
-        start="merge",
-    ),
-)
-METHODS: Mapping[str, Method] = MappingProxyType({row.name: row for row in _ROWS})
-
-# --- fit ----------------------------------------------------------------------------------------------
-
 # the sources that the weights follow from
 CODE = (
     "adapters",
@@ -142,7 +73,9 @@ CODE = (
     "nat",
     "nat_files",
     "nat_unit",
+    "nce",
     "recipes",
+    "rows",
     "train",
 )
 
@@ -155,6 +88,7 @@ def fit(
     out_dir: str | Path,
     neg: Fit | None = None,
     on_epoch: OnEpoch | None = None,
+    nat: Fit | None = None,
 ) -> Fit:
     """Fit one row of METHODS, and the rows that it uses, each in a folder of its own below `out_dir`.
 
@@ -166,6 +100,8 @@ def fit(
     on_epoch  called after each epoch of the row's own training, with the student as trained so far and the
               number of epochs; the frames it returns (problem_id, split, correct, ...) make `Fit.path`. Its
               attribute `key`, a string, says what it does and is part of the folder's key.
+    nat       NAT to use in place of one fitted with the same settings, as `neg`; it may have been fitted on
+              other rationales, as NCE's teacher before its own samples joined them
 
     ValueError for an unknown row, an empty set of rationales, a projection that the model lacks, worked
     examples that do not fit the context, or a budget that the adapters it uses took; otherwise as `train`.
@@ -178,7 +114,10 @@ def fit(
         )
     projections(student.model, config.nat.target_modules)
     examples = data.examples(row.data or "positives", config.preset)
-    used, config = _used(row, student, data, config, out_dir, neg)
+    given = {name: one for name, one in ((NEGATIVE, neg), ("NAT", nat)) if one is not None}
+    for name, one in given.items():
+        check_choice("nat.method" if name == "NAT" else "neg.method", one.method, (name,))
+    used, config = _used(row, student, data, config, out_dir, given)
     inputs, parameters = _origin(row, student, examples, config, used, on_epoch)
     key = digest_json([inputs, parameters])
     folder = out_dir / f"{re.sub('[^a-z]+', '-', method.lower())}-{key[:12]}"
@@ -202,31 +141,59 @@ def adapted(student: Student, fit: Fit) -> Iterator[Student]:
 
 
 def _used(
-    row: Method, student: Student, data: TrainingSet, config: Settings, out_dir: Path, neg: Fit | None
+    row: Method,
+    student: Student,
+    data: TrainingSet,
+    config: Settings,
+    out_dir: Path,
+    given: Mapping[str, Fit],
 ) -> tuple[list[Fit], Settings]:
     """The fits that a row uses, and the settings with what is left of the budget."""
     fits: list[Fit] = []
     for place, name in enumerate(row.uses):
-        if name == NEGATIVE and neg is not None:
-            check_choice("neg.method", neg.method, _NEG)
-            fits.append(neg)
+        below, missing = _needs((name,), given)
+        if missing:
+            beside, others = _needs(row.uses[place + 1 :], given)
+            parts = missing + others + bool(row.data)
+            part = _left(config, fits + below + beside, parts, below, missing)
+            neg, nat = given.get(NEGATIVE), given.get("NAT")
+            fits.append(fit(name, student, data, part, out_dir, neg=neg, nat=nat))
         else:
-            fits.append(fit(name, student, data, _left(config, fits, row.stages - place), out_dir))
+            fits += below
     return fits, _left(config, fits, 1) if row.data else config
 
 
-def _left(config: Settings, spent: list[Fit], parts: int) -> Settings:
-    """The settings with one of `parts` equal shares of what is left of max_steps or max_tokens."""
+def _needs(names: Sequence[str], given: Mapping[str, Fit]) -> tuple[list[Fit], int]:
+    """The given fits that rows stand on, and how many trainings the rows still need."""
+    fits: list[Fit] = []
+    missing = 0
+    for name in names:
+        if name in given:
+            fits.append(given[name])
+        else:
+            below, others = _needs(METHODS[name].uses, given)
+            fits, missing = fits + below, missing + others + bool(METHODS[name].data)
+    return fits, missing
+
+
+def _left(
+    config: Settings, spent: list[Fit], parts: int, own: Sequence[Fit] = (), share: int = 1
+) -> Settings:
+    """The settings with `share` of `parts` equal parts of what is left of max_steps or max_tokens.
+
+    own  those of the spent fits that count in the totals of what the settings are for
+    """
     for limit, total in (("max_steps", "total_steps"), ("max_tokens", "total_tokens")):
         if (budget := getattr(config.train, limit)) is None:
             continue
-        taken = sum(getattr(one, total) for one in spent)
+        taken, before = (sum(getattr(one, total) for one in some) for some in (spent, own))
         if budget - taken < parts:
             raise ValueError(
                 f"{limit} must exceed the {taken} that the adapters took which the row uses; got {budget}; "
                 "raise it, or give a neg that was trained for less"
             )
-        config = replace(config, train=replace(config.train, **{limit: (budget - taken) // parts}))
+        part = before + (budget - taken) // parts * share
+        config = replace(config, train=replace(config.train, **{limit: part}))
     return config
 
 
@@ -238,17 +205,12 @@ def _origin(
     used: list[Fit],
     on_epoch: OnEpoch | None,
 ) -> tuple[dict[str, str], dict[str, object]]:
-    """Inputs and parameters that a fit follows from; tensors of the student count through 64 values each."""
-    weights = hashlib.sha256()
-    for name, parameter in student.model.named_parameters():
-        values = parameter.detach().flatten()
-        weights.update(f"{name} {tuple(parameter.shape)} ".encode())
-        weights.update(values[:: max(1, len(values) // 64)].double().cpu().numpy().tobytes())
+    """Inputs and parameters that a fit follows from."""
     inputs = {
-        "student": weights.hexdigest(),
+        "student": digest_weights(student.model.named_parameters()),
         "tokenizer": digest_json(student.tokenizer.get_vocab()),
         "examples": digest_json([asdict(example) for example in examples]),
-        "code": digest_json([digest_file(Path(__file__).with_name(f"{name}.py")) for name in CODE]),
+        "code": digest_code(CODE),
         **{one.method: RunFolder.open(one.folder).manifest.key for one in used},
     }
     parameters = {
@@ -274,7 +236,30 @@ def _model(
     if row.start == "merge":
         return merged(model, dict(zip(folders, MERGE.values(), strict=True)))
     r = wide_rank(model, config.nat) if row.name == WIDE else None
-    return lora(model, config.nat, r, folders[0] if folders else None, seed)
+    return lora(model, config.nat, r, folders[0] if row.start == "continue" else None, seed)
+
+
+def _cache(
+    student: Student, examples: list[Example], config: Settings, used: list[Fit], out_dir: Path
+) -> TeacherCache:
+    """What the frozen NAT says about the examples, one folder for all rows that ask the same."""
+    (nat,) = used
+    settings = (config.top_k, config.temperature, config.train.batch_size)
+    named = [RunFolder.open(nat.folder).manifest.key, config.preset, *settings]
+    key = digest_json([*named, [asdict(example) for example in examples]])
+    context = student.model.config.get_text_config().max_position_embeddings
+    rows = encode(examples, student.tokenizer, context, config.preset)
+    main = processes().is_main_process
+    if not main:
+        processes().wait_for_everyone()
+    with stored(student.model, nat.folder / ADAPTER, "nat") as model:
+        cache = teacher_cache(
+            *(model, rows, pad_id(student.tokenizer), out_dir / f"teacher-{key[:12]}", *settings),
+            progress=config.train.progress and main,
+        )
+    if main:
+        processes().wait_for_everyone()
+    return cache
 
 
 def _make(
@@ -290,6 +275,8 @@ def _make(
     main = processes().is_main_process
     history, prefix = pd.DataFrame(columns=COLUMNS), ""
     count = sum(one.trainable_parameters for one in used)
+    cache = _cache(student, examples, config, used, run.folder.parent) if row.beta_mode else None
+    teacher = cache and cache.teacher(row.beta_mode, config.mixing, config.train.seed)
     with _model(row, student.model, config, used) as model:
         if row.data:
             count = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -297,6 +284,7 @@ def _make(
             history = train(
                 *(model, student.tokenizer, examples, config.train, row.objective, run.folder, config.preset),
                 on_epoch=follow,
+                teacher=teacher,
             )
         if row.view == "base":
             prefix = few_shot_prefix(examples, student, config)
@@ -304,5 +292,5 @@ def _make(
             with run.create(ADAPTER) as path:
                 save_nat(model, path) if row.view == "nat" else save_lora(model, path)
     if main:
-        write_fit(run, row.name, config, used, history, count, prefix)
+        write_fit(run, row.name, config, used, history, count, prefix, cache.seconds if cache else 0.0)
     processes().wait_for_everyone()

@@ -1,17 +1,20 @@
 """Recipes: what every row of the methods table is given, so that rows differ in nothing else.
 
 TrainingSet   questions, right rationales, wrong rationales   -->  examples of one kind
+augmented     the same with the right ones of a student's own samples among the positives
 Settings      adapters, optimiser, budget, seed               two: the embedded student's, the paper's
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from negdistill.answers import grade, split
 from negdistill.batching import PRESETS, Example, encode_prompts, format_prompt
@@ -82,6 +85,61 @@ def training_set(
     return TrainingSet(problems, tuple(positives), tuple(negatives))
 
 
+def augmented(
+    data: TrainingSet, samples: Iterable[Rationale], extract: str = "boxed", rule: str = "exact"
+) -> TrainingSet:
+    """The training set with further positives: the samples that are graded right and say something new.
+
+    samples  rationales for questions of the set, by whoever `Rationale.teacher` names; the NAT model in
+             book/method.md, step 2
+
+    A text that a positive of the same question has already, up to white space around it, is left out.
+    Indices count on from the question's largest, so that problem_id and index still name one rationale; the
+    negatives stay as they are. Rules as in `answers.grade`, also for what it raises.
+    """
+    right, _ = split(grade(data.problems, samples, extract, rule))
+    seen = {(r.problem_id, r.text.strip()) for r in data.positives}
+    largest = Counter({problem.id: -1 for problem in data.problems})
+    for one in (*data.positives, *data.negatives):
+        largest[one.problem_id] = max(largest[one.problem_id], one.index)
+    new = []
+    for one in right:
+        if (key := (one.problem_id, one.text.strip())) not in seen:
+            seen.add(key)
+            largest[one.problem_id] += 1
+            new.append(Rationale(one.problem_id, largest[one.problem_id], one.text, one.teacher))
+    return replace(data, positives=(*data.positives, *new))
+
+
+def gains(before: TrainingSet, after: TrainingSet, by: str = "subject") -> pd.DataFrame:
+    """What augmentation added, per group of questions and in all.
+
+    by  "subject" or "level"
+
+    Columns: questions; positives (before); new (positives); without (questions that had no positive); and
+    reached (how many of those have one now). ValueError for sets of other questions.
+    """
+    check_choice("by", by, ("subject", "level"))
+    if before.problems != after.problems:
+        raise ValueError("after must hold the questions of before: give what augmented(before, ...) returned")
+    old, all_ = (Counter(r.problem_id for r in one.positives) for one in (before, after))
+    rows = [
+        {
+            by: getattr(problem, by),
+            "questions": 1,
+            "positives": old[problem.id],
+            "new": all_[problem.id] - old[problem.id],
+            "without": int(not old[problem.id]),
+            "reached": int(not old[problem.id] and all_[problem.id] > 0),
+        }
+        for problem in before.problems
+    ]
+    table = pd.DataFrame(rows).groupby(by, dropna=False).sum()
+    table.index = table.index.astype(object)
+    table.loc["all"] = table.sum()
+    return table
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What all rows share.
@@ -91,18 +149,27 @@ class Settings:
             uses: what that took is subtracted, and what is not there yet is given an equal share. epochs are
             those of each training.
     preset  name in `batching.PRESETS`
+    mixing, temperature, top_k   of KD and NCE, as in `losses.distilled` and `nce.teacher_cache`
     shots   worked examples of Few-shot
     """
 
     nat: NATConfig
     train: TrainConfig
     preset: str = "fixed"
+    mixing: float = 0.5
+    temperature: float = 1.0
+    top_k: int = 128
     shots: int = 4
 
     def __post_init__(self) -> None:
         check_choice("preset", self.preset, PRESETS)
-        if self.shots < 1:
-            raise ValueError(f"shots must be at least 1; got {self.shots}")
+        for name in ("shots", "top_k"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be greater than 0; got {self.temperature}")
+        if not 0 <= self.mixing <= 1:
+            raise ValueError(f"mixing must lie between 0 and 1; got {self.mixing}")
 
 
 SETTINGS: Mapping[str, Settings] = MappingProxyType(

@@ -93,6 +93,9 @@ def paired(
     twice the smaller share of resampled differences on one side of 0 (0 included, and the observed sample
     counted as one resample), so p < 1 - level agrees with an interval that leaves out 0. p is in (0, 1].
 
+    Where no answer differs, or all do in one direction, all resamples are equal. The interval then comes from
+    Wilson's for the share of questions that differ, of as many as there are: with none it is [-most, most].
+
     Raises ValueError as `bootstrap_accuracy`, and when the two do not hold the same questions and seeds.
     """
     correct, other = _matrix(frame, "frame"), _matrix(baseline, "baseline")
@@ -103,7 +106,13 @@ def paired(
     tolerance = 0.5 / difference.size
     below, above = np.sum(means <= tolerance), np.sum(means >= -tolerance)
     p = min(1.0, 2 * (min(below, above) + 1) / (resamples + 1))
-    return Difference(float(difference.to_numpy().mean()), *_percentiles(means, level), float(p))
+    value, questions = float(difference.to_numpy().mean()), difference.shape[1]
+    if (difference == value).all(axis=None):
+        low, high = wilson(abs(value) * questions, questions, level)
+        low, high = (-high, high) if value == 0 else sorted((value * low, value * high))
+    else:
+        low, high = _percentiles(means, level)
+    return Difference(value, low, high, float(p))
 
 
 def iou(solved_a: set, solved_b: set, level: float = 0.95) -> Estimate:

@@ -1,7 +1,8 @@
-"""Tables: rows of the paper's Tables 1 and 2 from predictions, and the same budget for every row.
+"""Tables: rows of the paper's Tables 1 and 2 from predictions, and the best point of a path of training.
 
     predictions --accuracy_table, method_table, solved_table--> numbers with intervals, as fractions
-    path of training --blocks--> predictions at equal steps, at equal tokens, at the best point on validation
+    path of training --best_point--> predictions at the best point on validation
+    numbers with intervals --percent, percents--> "12.3 [10.1, 14.8]"
     published_methods(), published_solved(): what the paper prints, marked as published
 
 Predictions are one frame, a row per method, seed and question: problem_id, subject, level, correct, method,
@@ -101,12 +102,25 @@ def _solved(frame: pd.DataFrame, a: str, b: str, level: float) -> dict[str, floa
     }
 
 
+def percent(value: float, low: float, high: float) -> str:
+    """As "12.3 [10.1, 14.8]", from fractions, in percent with one decimal; "" where there is no value."""
+    if pd.isna(value):
+        return ""
+    value, low, high = (f"{round(100 * number, 1) + 0.0:.1f}" for number in (value, low, high))  # no -0.0
+    return f"{value} [{low}, {high}]"
+
+
+def percents(table: pd.DataFrame, value: str, low: str = "low", high: str = "high") -> pd.Series:
+    """`percent` of every row, from three columns that these names name."""
+    return pd.Series([percent(*row) for row in table[[value, low, high]].to_numpy()], table.index, dtype=str)
+
+
 def _place(method: str) -> int:
     names = list(METHODS)
     return names.index(method) if method in METHODS else len(names)
 
 
-# --- fair budgets -------------------------------------------------------------------------------------
+# --- paths of training --------------------------------------------------------------------------------
 
 
 def points(path: pd.DataFrame) -> pd.DataFrame:
@@ -137,16 +151,10 @@ def best_lr(path: pd.DataFrame, split: str = "valid") -> float:
     return float(table.groupby([*RUN, "lr"])[split].max().groupby("lr").mean().idxmax())
 
 
-def blocks(
-    path: pd.DataFrame, steps: int, tokens: int, valid: str = "valid", test: str = "test"
-) -> dict[str, pd.DataFrame]:
-    """Predictions on `test` at three checkpoints of every method and seed, each ready for `method_table`.
+def best_point(path: pd.DataFrame, valid: str = "valid", test: str = "test") -> pd.DataFrame:
+    """Predictions on `test` at the best checkpoint of every method and seed, ready for `method_table`.
 
-    "equal steps"   the checkpoint whose steps, those of a negative stage included, are nearest to `steps`
-    "equal tokens"  the same for tokens seen
-    "best point"    the checkpoint with the best accuracy on `valid`
-
-    The earlier of two checkpoints where they are equal. The columns steps and tokens say how near they are.
+    The best checkpoint is the one with the highest accuracy on `valid`, the earliest where several have it.
     ValueError for a path with several learning rates of one run.
     """
     table = points(path)
@@ -156,17 +164,8 @@ def blocks(
         raise ValueError(
             "path must hold one learning rate per run; select one with path[path.lr == best_lr(path)]"
         )
-    far = {
-        "equal steps": (table["steps"] - steps).abs(),
-        "equal tokens": (table["tokens"] - tokens).abs(),
-        "best point": -table[valid],
-    }
-    tested = path[path["split"] == test]
-    chosen = {}
-    for name, distance in far.items():
-        ranked = table.assign(distance=distance).sort_values(["distance", "steps"], kind="stable")
-        chosen[name] = tested.merge(ranked.drop_duplicates(RUN)[[*RUN, "epoch"]], on=[*RUN, "epoch"])
-    return chosen
+    best = table.loc[table.sort_values("steps").groupby(RUN)[valid].idxmax(), [*RUN, "epoch"]]
+    return path[path["split"] == test].merge(best, on=[*RUN, "epoch"])
 
 
 # --- published numbers --------------------------------------------------------------------------------

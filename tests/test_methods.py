@@ -1,6 +1,6 @@
 """Every row on a tiny random student: what it trains, what it leaves, what it costs, and how it is resumed.
 
-Covers methods, recipes, adapters and fits.
+Covers rows, methods, recipes, adapters and fits.
 """
 
 import json
@@ -20,7 +20,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from negdistill import arithmetic, methods
 from negdistill.adapters import wide_rank
 from negdistill.batching import format_prompt
-from negdistill.losses import OBJECTIVES
+from negdistill.losses import OBJECTIVES, TAUGHT
 from negdistill.methods import (
     METHODS,
     SETTINGS,
@@ -32,6 +32,8 @@ from negdistill.methods import (
     training_set,
 )
 from negdistill.nat import NATConfig, view
+from negdistill.nce import BETA_MODES
+from negdistill.recipes import augmented, gains
 from negdistill.records import Problem, Rationale
 from negdistill.train import train
 
@@ -111,12 +113,14 @@ def deltas(one):
 def test_the_table_has_the_papers_rows_and_the_controls():
     origins = {name: row.origin for name, row in METHODS.items()}
     paper = ["Few-shot", "Fine-tune", "CoT KD", "MIX", "CL", "NT", "UL", "NAT", "Negative adapter"]
+    paper += ["KD", "NCE"]
     controls = ["CoT KD, NAT's size", "NAT, empty branch", "NAT, random branch", "NAT, positive branch"]
-    controls += ["Negatives first", "Merge"]
+    controls += ["Negatives first", "Merge", "NCE, mean beta", "NCE, shuffled beta", "NCE, inverse beta"]
     assert origins == dict.fromkeys(paper, "paper") | dict.fromkeys(controls, "control")
     for name, row in METHODS.items():
         assert row.name == name and row.objective in OBJECTIVES and row.description
         assert set(row.uses) <= set(METHODS) and bool(row.uses) == bool(row.start)
+        assert (row.objective in TAUGHT) == (row.start == "teacher") == (row.beta_mode in BETA_MODES)
     assert {name: METHODS[name].objective for name in ("MIX", "CL", "NT", "UL")} == {
         "MIX": "likelihood",
         "CL": "contrastive",
@@ -165,6 +169,51 @@ def test_take_keeps_the_rationales_of_the_first_questions():
     for n in (0, 4):
         with pytest.raises(ValueError, match=f"n must lie between 1 and 3, the number of questions; got {n}"):
             TrainingSet(PROBLEMS, (), ()).take(n)
+
+
+def test_augmented_keeps_what_is_right_and_new():
+    """Of six samples one is wrong, one the teacher's, one said twice; p1 had no positive."""
+    made = TrainingSet(PROBLEMS, tuple(RIGHT), tuple(WRONG))
+    texts = [
+        ("p0", r"so \boxed{1}"),
+        ("p1", r"1 + 1 is \boxed{2}"),
+        ("p1", r"\boxed{3}"),
+        ("p2", r"2 + 1 is \boxed{3}"),
+        ("p1", r"1 + 1 is \boxed{2} "),
+        ("p1", r"two: \boxed{2}"),
+    ]
+    samples = [Rationale(problem, i, text, "NAT") for i, (problem, text) in enumerate(texts)]
+    more = augmented(made, iter(samples))
+    assert more.problems == made.problems and more.negatives == made.negatives
+    assert more.positives[:2] == made.positives
+    assert more.positives[2:] == (
+        Rationale("p1", 1, r"1 + 1 is \boxed{2}", "NAT"),
+        Rationale("p2", 2, r"2 + 1 is \boxed{3}", "NAT"),
+        Rationale("p1", 2, r"two: \boxed{2}", "NAT"),
+    )
+    ids = [example.id for example in more.examples("both")]
+    assert len(set(ids)) == len(ids)
+    assert augmented(more, samples) == more
+    with pytest.raises(ValueError, match="rationales must belong to problems; got problem_id 'p9'"):
+        augmented(made, [Rationale("p9", 0, "x", "NAT")])
+
+
+def test_gains_by_hand():
+    problems = (*PROBLEMS[:2], replace(PROBLEMS[2], subject="t", level=None))
+    made = TrainingSet(problems, tuple(RIGHT), ())
+    new = [Rationale("p1", i, rf"{i} gives \boxed{{2}}", "NAT") for i in range(2)]
+    new.append(Rationale("p2", 0, r"3 is \boxed{3}", "NAT"))
+    more = augmented(made, new)
+    columns = ["questions", "positives", "new", "without", "reached"]
+    by_subject = gains(made, more)
+    assert by_subject.columns.tolist() == columns and by_subject.index.tolist() == ["s", "t", "all"]
+    assert by_subject.to_numpy().tolist() == [[2, 1, 2, 1, 1], [1, 1, 1, 0, 0], [3, 2, 3, 1, 1]]
+    by_level = gains(made, more, "level")
+    assert by_level.loc[1].tolist() == [2, 1, 2, 1, 1] and by_level.loc["all"].tolist() == [3, 2, 3, 1, 1]
+    with pytest.raises(ValueError, match="by must be one of subject, level; got 'source'"):
+        gains(made, more, "source")
+    with pytest.raises(ValueError, match="after must hold the questions of before"):
+        gains(made, more.take(2))
 
 
 def test_bad_sets_are_refused(tmp_path, student):
@@ -216,6 +265,12 @@ def test_settings_change_fields_where_they_belong():
         settings(shots=0)
     with pytest.raises(ValueError, match="preset must be one of fixed, faithful; got 'x'"):
         settings(preset="x")
+    with pytest.raises(ValueError, match="top_k must be at least 1; got 0"):
+        settings(top_k=0)
+    with pytest.raises(ValueError, match="temperature must be greater than 0; got 0"):
+        settings(temperature=0)
+    with pytest.raises(ValueError, match="mixing must lie between 0 and 1; got 1.5"):
+        settings(mixing=1.5)
 
 
 # --- what a fit is ------------------------------------------------------------------------------------
@@ -226,7 +281,7 @@ def test_the_student_is_left_as_it_was(tmp_path, data):
     before = {name: value.clone() for name, value in student.model.state_dict().items()}
     modules = dict(student.model.named_modules())
     random = torch.get_rng_state()
-    for name in ("CoT KD", "NAT", "Negatives first", "Merge"):
+    for name in ("CoT KD", "NAT", "Negatives first", "Merge", "NCE"):
         with adapted(student, fit(name, student, data, CONFIG, tmp_path)) as trained:
             assert not torch.equal(logits(trained.model), logits(llama().model))
     after = student.model.state_dict()
@@ -284,12 +339,18 @@ def test_steps_tokens_and_totals(fits, data):
         rows = seen[row.data]
         own = (EPOCHS * -(-len(rows) // BATCH), EPOCHS * sum(rows))
         assert (one.steps, one.tokens) == own, name
-        used = [seen[METHODS[used].data] for used in row.uses]
+        below = [used for use in row.uses for used in (*METHODS[use].uses, use)]
+        used = [seen[METHODS[used].data] for used in below]
         assert one.total_steps == own[0] + sum(EPOCHS * -(-len(r) // BATCH) for r in used)
         assert one.total_tokens == own[1] + sum(EPOCHS * sum(r) for r in used)
-        assert one.total_seconds == pytest.approx(
-            one.seconds + sum(fits[used].total_seconds for used in row.uses)
-        )
+        known = one.seconds + sum(fits[used].total_seconds for used in row.uses)
+        if row.beta_mode:  # the pass of the teachers counts as well, and is shared
+            assert known < one.total_seconds
+            assert one.total_seconds - known == pytest.approx(
+                fits["KD"].total_seconds - fits["KD"].seconds - fits["NAT"].total_seconds
+            )
+        else:
+            assert one.total_seconds == pytest.approx(known)
         assert len(one.history) == one.steps and one.seed == 3 and one.lr == 3e-3
         assert one.columns() == {
             "method": name,
@@ -327,6 +388,9 @@ def test_stock_peft_loads_plain_rows(fits, student, name):
     stock = PeftModel.from_pretrained(llama().model, fits[name].folder / "adapter")
     assert torch.equal(ours, logits(stock))
     assert not torch.allclose(ours, logits(student.model))
+    merged = stock.merge_and_unload()
+    assert isinstance(merged, LlamaForCausalLM)
+    assert torch.allclose(logits(merged), ours, atol=1e-4)
 
 
 def test_merge_is_exact(fits, student):
@@ -397,6 +461,34 @@ def test_other_architectures(tmp_path, data):
         with adapted(student, fit(name, student, data, short, tmp_path)) as trained:
             assert not torch.allclose(logits(trained.model), plain)
         assert torch.equal(logits(student.model), plain)
+
+
+# --- NCE ----------------------------------------------------------------------------------------------
+
+
+def test_rows_that_learn_from_nat_differ_in_their_weights_alone(fits, root):
+    names = [name for name, row in METHODS.items() if row.beta_mode]
+    assert len(list(root.glob("teacher-*"))) == 1  # one pass serves all of them
+    losses = {name: fits[name].history["loss"].tolist() for name in names}
+    assert len({tuple(values) for values in losses.values()}) == len(names) == 5
+    assert len({fits[name].tokens for name in names}) == 1
+    assert {fits[name].trainable_parameters for name in names} == {fits["CoT KD"].trainable_parameters}
+
+
+def test_without_distillation_nce_is_cot_kd(fits, student, data, tmp_path):
+    """With mixing 0 only the likelihood of the text is left."""
+    one = fit("NCE", student, data, replace(CONFIG, mixing=0.0), tmp_path, nat=fits["NAT"])
+    assert one.history["loss"].tolist() == pytest.approx(fits["CoT KD"].history["loss"].tolist(), rel=1e-5)
+
+
+def test_an_interrupted_nce_continues_to_the_same_weights(fits, student, data, tmp_path):
+    config = replace(CONFIG, train=replace(CONFIG.train, checkpoint_every=1))
+    with pytest.raises(KeyboardInterrupt):
+        fit("NCE", student, data, config, tmp_path / "cut", nat=fits["NAT"], on_epoch=Watch(fail=2))
+    resumed = fit("NCE", student, data, config, tmp_path / "cut", nat=fits["NAT"], on_epoch=Watch())
+    whole = fit("NCE", student, data, config, tmp_path / "whole", nat=fits["NAT"], on_epoch=Watch())
+    assert resumed.folder.name == whole.folder.name
+    assert all(torch.equal(weights(resumed)[key], weights(whole)[key]) for key in weights(whole))
 
 
 # --- few-shot -----------------------------------------------------------------------------------------
@@ -546,11 +638,18 @@ def test_max_steps_is_the_budget_of_all_stages(fits, student, data, tmp_path):
         assert (one.total_steps, one.steps) == (7, 7 - used)
     merge = fit("Merge", student, data, config, tmp_path)
     assert (merge.total_steps, merge.steps) == (7, 0)
+    nce = fit("NCE", student, data, config, tmp_path)  # 2 for the negative adapter, 2 for NAT
+    assert (nce.total_steps, nce.steps) == (7, 3)
     neg = fits["Negative adapter"]
     more = settings(max_steps=neg.steps + 2, batch_size=BATCH, progress=False, unit_dim=4)
     shared = fit("NAT", student, data, more, tmp_path, neg=neg)
     assert (shared.total_steps, shared.steps) == (neg.steps + 2, 2)
     assert fit("CoT KD", student, data, more, tmp_path, neg=neg).steps == neg.steps + 2
+    both = fit("KD", student, data, more, tmp_path, neg=neg)  # one for NAT, one of its own
+    assert (both.total_steps, both.steps) == (neg.steps + 2, 1)
+    given = settings(max_steps=shared.total_steps + 1, batch_size=BATCH, progress=False, unit_dim=4)
+    last = fit("KD", student, data, given, tmp_path, nat=shared)
+    assert (last.total_steps, last.steps) == (shared.total_steps + 1, 1)
     with pytest.raises(
         ValueError, match=rf"max_steps must exceed the {neg.steps} that the adapters took .*; got 2"
     ):
@@ -566,15 +665,17 @@ def test_max_tokens_is_the_budget_of_all_stages(student, data, tmp_path):
 
 
 def test_bad_calls_are_refused(student, data, tmp_path, fits):
-    with pytest.raises(ValueError, match="method must be one of Few-shot, .*, Merge; got 'KD'"):
-        fit("KD", student, data, CONFIG, tmp_path)
+    with pytest.raises(ValueError, match="method must be one of Few-shot, .*, NCE, inverse beta; got 'X'"):
+        fit("X", student, data, CONFIG, tmp_path)
+    with pytest.raises(ValueError, match="nat.method must be one of NAT; got 'NAT, empty branch'"):
+        fit("NCE", student, data, CONFIG, tmp_path, nat=fits["NAT, empty branch"])
     with pytest.raises(ValueError, match="neg.method must be one of Negative adapter; got 'CoT KD'"):
         fit("NAT", student, data, CONFIG, tmp_path, neg=fits["CoT KD"])
     with pytest.raises(ValueError, match="on_epoch must have an attribute key, a string"):
         fit("NAT", student, data, CONFIG, tmp_path, on_epoch=lambda *_: None)
     unknown = replace(CONFIG, nat=NATConfig(target_modules=("q_proj", "c_attn")))
     for name in ("CoT KD", "NAT"):
-        with pytest.raises(ValueError, match="no projection 'c_attn'; candidates are down_proj, .*, v_proj"):
+        with pytest.raises(ValueError, match="no projection is named 'c_attn'; candidates are down_proj, "):
             fit(name, student, data, unknown, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -583,10 +684,10 @@ def test_bad_calls_are_refused(student, data, tmp_path, fits):
 
 
 def distributed(folder):
-    """Fit two rows in whatever processes there are; the last loss, as every process reads it back."""
+    """Fit two rows and what they use, in whatever processes there are; losses as every process reads them."""
     torch.set_num_threads(1)
     config = settings(epochs=1, batch_size=BATCH, progress=False, dropout=0.0, unit_dim=4)
-    made = [fit(name, llama(), make_data(), config, folder) for name in ("NAT", "Merge")]
+    made = [fit(name, llama(), make_data(), config, folder) for name in ("NCE", "Merge")]
     assert [one.trainable_parameters > 0 for one in made] == [True, True]
     return {"folders": [one.folder.name for one in made], "loss": made[0].history["loss"].tolist()}
 

@@ -116,7 +116,20 @@ def test_paired_ignores_the_order_of_rows_and_is_antisymmetric():
 
 def test_identical_methods_do_not_differ():
     a = frame_of([[1, 0, 1, 1], [0, 0, 1, 1]])
-    assert paired(a, a) == (0.0, 0.0, 0.0, 1.0)
+    most = wilson(0, 4)[1]
+    assert paired(a, a) == (0.0, -most, most, 1.0)
+
+
+def test_no_answer_that_differs_leaves_doubt():
+    """With n equal answers a share d of differing ones goes unseen with probability (1 - d)^n."""
+    n = 50
+    one, other = frame_of([[1, 0] * 25]), frame_of([[1, 0] * 25], "B")
+    _, low, high, p = paired(one, other)
+    assert -low == high and 0.01 < (1 - high) ** n < 0.05 and p == 1
+    all_right, all_wrong = frame_of([[1] * n] * 2), frame_of([[0] * n] * 2, "B")
+    assert paired(all_right, all_wrong)[:3] == (1, *wilson(n, n))
+    value, low, high, p = paired(all_wrong, all_right)
+    assert (value, -high, -low) == (-1, *wilson(n, n)) and p < 0.001
 
 
 def test_p_agrees_with_the_interval():
