@@ -132,14 +132,17 @@ def test_all_is_the_union_of_the_extras():
 
 
 def test_every_dependency_has_a_range_and_the_pins_are_in_it():
-    for requirement in requirements("notebooks", "book", "test"):
+    for requirement in requirements("notebooks", "book", "teachers", "test"):
         pin = pins()[canonicalize_name(requirement.name)]
         assert re.fullmatch(r"==[\w.!]+", pin), requirement.name
         assert requirement.specifier and requirement.specifier.contains(pin[2:]), requirement.name
 
 
 def test_constraints_pin_all_that_is_brought_in():
-    todo, seen = [(r.name, frozenset(r.extras)) for r in requirements("notebooks", "book", "test")], set()
+    todo, seen = (
+        [(r.name, frozenset(r.extras)) for r in requirements("notebooks", "book", "teachers", "test")],
+        set(),
+    )
     while todo:
         name, extras = todo.pop()
         if (name, extras) in seen:
@@ -183,7 +186,7 @@ def foreign(folder: Path) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("negdistill", ["notebooks"]), ("tests", ["notebooks", "test"])]
+    ("folder", "extras"), [("negdistill", ["notebooks", "teachers"]), ("tests", ["notebooks", "test"])]
 )
 def test_imports_are_declared(folder, extras):
     declared = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}
