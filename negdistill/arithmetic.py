@@ -278,15 +278,22 @@ def _known_story(steps: int, rng: random.Random) -> Story:
 
 
 def _narration(rng: random.Random) -> str:
-    """A story told to the end, with the count after each step and sometimes a number that does not matter."""
-    story = _known_story(rng.randint(1, 4), rng)
-    said = [story.opening]
+    """A story told to the end, with the count after each step and sometimes a number that does not matter.
+
+    A short one is often told without the counts first. Finding the place in what was said, and saying it
+    again sentence by sentence, is most of what a rationale does.
+    """
+    story = _known_story(rng.randint(1, 5), rng)
+    plain, counted = [story.opening], [story.opening]
     for step in story.steps:
         if rng.random() < 0.1:
             extra = rng.choice(DISTRACTORS).replace("#", str(rng.randint(2, 90)))
-            said.append(extra.replace("~", rng.choice(NOUNS)))
-        said.append(f"{step.sentence} That makes {step.result}.")
-    return " ".join(said)
+            plain.append(extra.replace("~", rng.choice(NOUNS)))
+            counted.append(plain[-1])
+        plain.append(step.sentence)
+        counted.append(f"{step.sentence} That makes {step.result}.")
+    first, second = " ".join(plain), " ".join(counted)
+    return f"{first} {second}" if len(first) < 200 and rng.random() < 0.8 else second
 
 
 def _example(rng: random.Random) -> str:
@@ -303,15 +310,17 @@ def _echo(rng: random.Random) -> str:
 
 
 def pretraining_text(n: int, seed: int = 0) -> list[str]:
-    """n pieces of about 180 tokens: drills, narrated stories, short worked examples, echoes.
+    """n pieces of about 200 tokens: drills, narrated stories, short worked examples, echoes.
 
     Questions lie in the bucket of train, so none of them is a question of any other split.
     """
     rng, pieces = random.Random(f"arithmetic/pretraining/{seed}"), []
-    items, weights = (_drill, _narration, _example, _echo), (8, 5, 5, 2)
+    items, weights = (_drill, _narration, _example, _echo), (8, 7, 5, 2)
     for _ in range(n):
         said, size = [], rng.randint(150, 450)
         while sum(map(len, said)) < size:
             said.append(rng.choices(items, weights)[0](rng))
+        while sum(map(len, said)) > 600:  # a context of 512 tokens holds what remains
+            said.pop(0)
         pieces.append("\n".join(said))
     return pieces
