@@ -28,7 +28,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 
@@ -57,6 +57,10 @@ from negdistill.planning import (
     write,
 )
 
+QUIET = {  # what loading a model and importing tqdm would say on stderr, which is stored and compared
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "PYTHONWARNINGS": "ignore:IProgress not found",
+}
 INJECTED = "injected-parameters"  # papermill's tag of the cell that overrides defaults
 ONE_THREAD = {  # smoke outputs are compared with the committed ones, so their sums must run in one order
     **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")},
@@ -166,7 +170,7 @@ def run(
     lock.parent.mkdir(parents=True, exist_ok=True)
     smoke = profile == "smoke"
     try:
-        with FileLock(lock, timeout=0), environment(ONE_THREAD) if smoke else nullcontext():
+        with FileLock(lock, timeout=0), environment(QUIET | (ONE_THREAD if smoke else {})):
             shared = shared_inputs(root, profile)
             why = survey(jobs, shared, selected if force else ())
             done: dict[str, Manifest | None] = {}

@@ -251,3 +251,71 @@ def loss_curve(history: pd.DataFrame, window: int, guessing: float | None = None
         axes.axhline(guessing, color=TEXT, linestyle="--", linewidth=1, label="guessing")
     axes.set(xlabel="optimiser step", ylabel="loss (nats per token)", ylim=(0, None))
     return _done(figure)
+
+
+def beta_curves(rationales: pd.DataFrame, group: str) -> Figure:
+    """Share of rationales with at most a given beta, one line per group.
+
+    rationales  one row per rationale: `group`, beta (0-1)
+    """
+    _require("rationales", rationales, group, "beta")
+    figure, axes = plt.subplots(layout="constrained")
+    for place, (name, part) in enumerate(rationales.groupby(group, sort=False)):
+        look = {"color": _look(place)["color"], "linestyle": _look(4 * place)["linestyle"]}
+        sns.ecdfplot(part, x="beta", ax=axes, label=str(name), **look)
+    axes.set(xlabel="beta", ylabel="share of rationales with at most this beta", ylim=(0, 1))
+    return _done(figure)
+
+
+def beta_means(questions: pd.DataFrame, x: str, hue: str) -> Figure:
+    """Mean beta with intervals, a mark per `x` and `hue`.
+
+    questions  one row per question, `x` and `hue`: these two columns and beta (0-1)
+    """
+    _require("questions", questions, x, hue, "beta")
+    figure, axes = plt.subplots(layout="constrained")
+    names = list(questions[hue].unique())
+    look = {"dodge": 0.1 * len(names), "linestyle": "none", "err_kws": {"linewidth": 1.2}}
+    look |= {"markers": [MARKERS[place % len(MARKERS)] for place in range(len(names))]}
+    sns.pointplot(
+        questions, x=x, y="beta", hue=hue, palette=_colours(len(names)), ax=axes, **look, **INTERVAL
+    )
+    axes.set(ylabel="mean beta", ylim=(0, None))
+    return _done(figure)
+
+
+def sample_curves(points: pd.DataFrame) -> Figure:
+    """Accuracy against the number of samples, a line with a band per rule, one panel per student.
+
+    points  one row per student, rule and number: student, rule, n, accuracy, low, high (0-1)
+    """
+    _require("points", points, "student", "rule", "n", "accuracy", "low", "high")
+    panels, rules = list(points.groupby("student", sort=False)), list(points["rule"].unique())
+    size = (max(5.8, 3.2 * len(panels)), 3.7)
+    figure, grid = plt.subplots(
+        1, len(panels), layout="constrained", figsize=size, sharey=True, squeeze=False
+    )
+    for axes, (student, panel) in zip(grid[0], panels, strict=True):
+        for place, rule in enumerate(rules):
+            line, look = panel[panel["rule"] == rule].sort_values("n"), _look(place)
+            axes.fill_between(line["n"], line["low"], line["high"], color=look["color"], alpha=0.1, lw=0)
+            axes.plot(line["n"], line["accuracy"], label=rule, markersize=4, **look)
+        axes.set(xlabel="samples per question", title=student)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    grid[0][0].set(ylabel="accuracy", ylim=(0, None))
+    return _legend_below(figure)
+
+
+def calibration_curves(bins: pd.DataFrame) -> Figure:
+    """Share of right rationales against the ranker's score, a line with intervals each, and the diagonal.
+
+    bins  one row per ranker and bin: ranker, score (mean of the bin), share, low, high (0-1)
+    """
+    _require("bins", bins, "ranker", "score", "share", "low", "high")
+    figure, axes = plt.subplots(layout="constrained")
+    axes.plot([0, 1], [0, 1], color=TEXT, linestyle="--", linewidth=1)
+    for place, (ranker, line) in enumerate(bins.groupby("ranker", sort=False)):
+        whiskers = _whiskers(line, "share")
+        axes.errorbar(line["score"], line["share"], whiskers, label=ranker, elinewidth=0.8, **_look(place))
+    axes.set(xlabel="score of the ranker", ylabel="share graded right", xlim=(0, 1), ylim=(0, 1))
+    return _legend_below(figure)

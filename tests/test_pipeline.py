@@ -24,6 +24,9 @@ with folder.create("numbers.txt") as path:
     path.write_text(" ".join(map(str, range(n))))
 print("wrote", n)"""
 SECOND = """from pathlib import Path
+import tqdm.auto
+from huggingface_hub.utils import are_progress_bars_disabled
+assert are_progress_bars_disabled()
 from negdistill.artifacts import RunFolder
 numbers = RunFolder.open(Path(run_dir).parent / "00_one").path("numbers.txt").read_text().split()
 RunFolder.start(run_dir)
