@@ -1,6 +1,12 @@
 """nbval compares every output of a notebook but images; a glued figure is an image under another name."""
 
+import os
+
 import pytest
+
+from negdistill.pipeline import QUIET
+
+os.environ.update(QUIET)  # kernels inherit it
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:

@@ -104,7 +104,8 @@ def parameter_table():
     ]
 
     def shown(value):
-        text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+        comma = "; " if isinstance(value, list) and any("," in str(item) for item in value) else ", "
+        text = comma.join(map(str, value)) or "none" if isinstance(value, list) else str(value)
         return text if isinstance(value, (list, int, float, bool)) else f"`{text}`"
 
     for path in NOTEBOOKS:

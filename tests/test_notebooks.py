@@ -54,6 +54,12 @@ def test_chapters_are_numbered_without_gaps_and_in_the_book():
     assert [path.stem for path in EXECUTED] == names
 
 
+def test_every_figure_has_a_label_of_its_own():
+    figures = [cell.metadata.get("mystnb", {}).get("figure") for path in SOURCES for cell in code(read(path))]
+    names = [figure["name"] for figure in figures if figure]
+    assert names and len(set(names)) == len(names)
+
+
 @each(SOURCES + EXECUTED)
 def test_a_notebook_is_valid_and_was_run_from_top_to_bottom(path):
     book = read(path)
