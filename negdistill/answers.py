@@ -2,20 +2,26 @@ r"""Answers: find the final answer of a text, bring it to a normal form, compare
 
     text --final_answer--> answer --equivalent(reference)--> right | wrong;  no answer: none
 
-Two rules find an answer:
+Rules find an answer:
     boxed    the content of the last \boxed or \fbox
     lenient  boxed, else "the answer is X", else "#### X", else the last number
-Two rules compare it with the reference:
+    choice   a letter A to J: of the first three of lenient, else (X), else X at the very end
+    text     the first three of lenient, else the last line
+Rules compare it with the reference:
     exact    equality of the MATH normal form, the convention by which MATH (Hendrycks et al., 2021) is scored
     math     exact, else math-verify, which parses both sides and compares what they mean
+    number   equality of the value: 1,000.0 is 1000, 50% is 50, $0.5 is 1/2; what is no number equals nothing
+    string   equality of the text, white space around it aside
+    a function of answer and reference that says whether they are equal
 """
 
 from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 
 from negdistill._verify_worker import verdicts
 from negdistill.records import Problem, Rationale, check_choice
@@ -29,6 +35,8 @@ _STATED = re.compile(r"\bthe (?:final |correct )?answer is:?\s*", re.IGNORECASE)
 _STATED_MATH = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\$((?:\\.|[^$\\\n])+)\$|\\\((.+?)\\\)", re.DOTALL)
 _SENTENCE_END = re.compile(r"\n|[.!?](?:\s|\Z)")
 _HASHES = re.compile(r"####[ \t]*([^\n]+)")
+_LETTER = re.compile(r"(?<![A-Za-z\\'])[A-J](?![A-Za-z'])")
+_OPTION = re.compile(r"\(([A-J])\)|(?<![A-Za-z\\'])([A-J])[.)]?\s*\Z")  # in running text A may be a word
 _NUMBER = re.compile(r"(?<![\w.])[-−]?(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?(?:/[0-9]+)?|\.[0-9]+)")
 
 
@@ -75,8 +83,26 @@ def _last_number(text: str) -> str | None:
     return number[0] if number else None
 
 
-EQUALITY_RULES = ("exact", "math")
-EXTRACT_RULES = {"boxed": (_boxed,), "lenient": (_boxed, _stated, _hashed, _last_number)}
+def _choice(text: str) -> str | None:
+    for find in (_boxed, _stated, _hashed):
+        if letter := _last(_LETTER, find(text) or ""):
+            return letter[0]
+    option = _last(_OPTION, text)
+    return option[1] or option[2] if option else None
+
+
+def _last_line(text: str) -> str | None:
+    return text.strip().rpartition("\n")[2]
+
+
+Rule = str | Callable[[str, str], bool]
+EQUALITY_RULES = ("exact", "math", "number", "string")
+EXTRACT_RULES = {
+    "boxed": (_boxed,),
+    "lenient": (_boxed, _stated, _hashed, _last_number),
+    "choice": (_choice,),
+    "text": (_boxed, _stated, _hashed, _last_line),
+}
 
 
 def final_answer(text: str, rule: str = "boxed") -> str | None:
@@ -86,6 +112,7 @@ def final_answer(text: str, rule: str = "boxed") -> str | None:
           sentence). A box that is empty or never closed holds no answer, and earlier boxes do not count.
           "lenient": the first to be found of: boxed; the last "the answer is X", up to the end of the
           sentence or of a formula that X begins with; the last "#### X"; the last number.
+          "choice", "text": see above.
 
     Raises ValueError for an unknown rule, and nothing for any text.
     """
@@ -174,23 +201,49 @@ def _math(pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     return {pair for pair in bare if verdict.get(bare[pair], True)}
 
 
-def equal_pairs(pairs: Iterable[tuple[str | None, str | None]], rule: str) -> set[tuple[str, str]]:
+def _value(answer: str) -> Fraction | None:
+    """The number that an answer is, without sign of currency, per cent or commas between thousands."""
+    bare = answer.strip().replace("\N{MINUS SIGN}", "-").replace(r"\$", "").replace(r"\%", "").strip(" $%.")
+    number = _NUMBER.fullmatch(bare)
+    try:
+        return Fraction(number[0].replace(",", "")) if number else None
+    except (ValueError, ZeroDivisionError):  # 0.5/2, 1/0
+        return None
+
+
+def _same_number(answer: str, reference: str) -> bool:
+    value = _value(answer)
+    return value is not None and value == _value(reference)
+
+
+def _same_string(answer: str, reference: str) -> bool:
+    return answer.strip() == reference.strip()
+
+
+def _check_rule(rule: Rule) -> None:
+    if not callable(rule):
+        check_choice("rule", rule, EQUALITY_RULES)
+
+
+def equal_pairs(pairs: Iterable[tuple[str | None, str | None]], rule: Rule) -> set[tuple[str, str]]:
     """Those of the pairs (answer, reference) that are `equivalent`, faster than one by one.
 
     None equals nothing. Raises ValueError for an unknown rule.
     """
-    check_choice("rule", rule, EQUALITY_RULES)
+    _check_rule(rule)
     distinct = [pair for pair in dict.fromkeys(pairs) if None not in pair]
-    equal = {pair for pair in distinct if _exact(*pair)}
+    same = rule if callable(rule) else {"number": _same_number, "string": _same_string}.get(rule, _exact)
+    equal = {pair for pair in distinct if same(*pair)}
     return equal | _math(pair for pair in distinct if pair not in equal) if rule == "math" else equal
 
 
-def equivalent(answer: str | None, reference: str | None, rule: str = "exact") -> bool:
+def equivalent(answer: str | None, reference: str | None, rule: Rule = "exact") -> bool:
     r"""Whether an answer equals the reference. None equals nothing, not even None.
 
     rule  "exact": same `normalize`d form. "math": exact, else equal for math-verify, which takes a few
           milliseconds; each side may stand in $...$ or \boxed{...}. A pair that math-verify cannot decide
-          within its time limit is not equal. Works in any thread; verdicts are kept on disk.
+          within its time limit is not equal. Works in any thread; verdicts are kept on disk. "number",
+          "string": see above. A function is called as rule(answer, reference).
 
     Raises ValueError for an unknown rule, and nothing for any two strings.
     """
@@ -215,7 +268,7 @@ class Grade:
 
 
 def grade(
-    problems: Iterable[Problem], rationales: Iterable[Rationale], extract: str = "boxed", rule: str = "exact"
+    problems: Iterable[Problem], rationales: Iterable[Rationale], extract: str = "boxed", rule: Rule = "exact"
 ) -> list[Grade]:
     """Grade each rationale against the answer of its problem; the grades are in the order of the rationales.
 
@@ -225,7 +278,7 @@ def grade(
     Raises ValueError for an unknown rule, two problems with one id, or a rationale whose problem is missing.
     """
     check_choice("extract", extract, EXTRACT_RULES)
-    check_choice("rule", rule, EQUALITY_RULES)
+    _check_rule(rule)
     references = _references(problems)
     found = []
     for rationale in rationales:

@@ -9,13 +9,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from negdistill.answers import grade
+from negdistill.answers import Rule, grade
 from negdistill.artifacts import digest_json
 from negdistill.batching import encode_prompts, format_prompt
 from negdistill.methods import Fit, adapted
@@ -33,7 +33,7 @@ def evaluate(
     max_new_tokens: int = 256,
     view: str | None = None,
     extract: str = "boxed",
-    rule: str = "exact",
+    rule: Rule = "exact",
     preset: str = "fixed",
     prefix: str = "",
 ) -> pd.DataFrame:
@@ -115,7 +115,8 @@ class Follow:
     def key(self) -> str:
         """Digest of all that decides the result."""
         sets = {name: [asdict(problem) for problem in problems] for name, problems in self.sets.items()}
-        return digest_json([sets, self.every, self.last, dict(self.options)])
+        options = {name: _named(value) if callable(value) else value for name, value in self.options.items()}
+        return digest_json([sets, self.every, self.last, options])
 
     def __call__(self, student: Student, epoch: int) -> pd.DataFrame | None:
         if epoch % self.every and epoch != self.last:
@@ -127,7 +128,11 @@ class Follow:
         return pd.concat(frames, ignore_index=True)
 
 
-def _graded(problems: Sequence[Problem], texts: Sequence[str], extract: str, rule: str) -> pd.DataFrame:
+def _named(function: Callable) -> str:
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+def _graded(problems: Sequence[Problem], texts: Sequence[str], extract: str, rule: Rule) -> pd.DataFrame:
     given = [Rationale(problem.id, 0, text, "student") for problem, text in zip(problems, texts, strict=True)]
     grades = grade(problems, given, extract, rule)
     return pd.DataFrame(

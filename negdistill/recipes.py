@@ -2,7 +2,9 @@
 
 TrainingSet   questions, right rationales, wrong rationales   -->  examples of one kind
 augmented     the same with the right ones of a student's own samples among the positives
-Settings      adapters, optimiser, budget, seed               two: the embedded student's, the paper's
+taught        a task, a teacher                               -->  TrainingSet
+Settings      adapters, optimiser, budget, seed               the embedded student's, the paper's, faithful to
+                                                              the released code
 """
 
 from __future__ import annotations
@@ -16,11 +18,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from negdistill.answers import grade, split
+from negdistill.answers import Rule, grade, split
 from negdistill.batching import PRESETS, Example, encode_prompts, format_prompt
 from negdistill.nat import EMBEDDED
 from negdistill.nat_unit import NATConfig
 from negdistill.records import Problem, Rationale, check_choice
+from negdistill.tasks import Task
 from negdistill.train import TrainConfig
 
 if TYPE_CHECKING:
@@ -77,7 +80,7 @@ class TrainingSet:
 
 
 def training_set(
-    problems: Iterable[Problem], rationales: Iterable[Rationale], extract: str = "boxed", rule: str = "exact"
+    problems: Iterable[Problem], rationales: Iterable[Rationale], extract: str = "boxed", rule: Rule = "exact"
 ) -> TrainingSet:
     """Grade the rationales and split them; rules as in `answers.grade`."""
     problems = tuple(problems)
@@ -85,8 +88,17 @@ def training_set(
     return TrainingSet(problems, tuple(positives), tuple(negatives))
 
 
+def taught(task: Task, teacher: str, questions: int, samples: int, seed: int = 0) -> TrainingSet:
+    """The training set of a task: questions of its training split, and what the teacher said to them, graded.
+
+    questions, samples  how many, and how many rationales of each; seed draws both. Errors as those of `Task`.
+    """
+    problems = task.questions("train", questions, seed)
+    return training_set(problems, task.rationales(problems, teacher, samples, seed), **task.grading)
+
+
 def augmented(
-    data: TrainingSet, samples: Iterable[Rationale], extract: str = "boxed", rule: str = "exact"
+    data: TrainingSet, samples: Iterable[Rationale], extract: str = "boxed", rule: Rule = "exact"
 ) -> TrainingSet:
     """The training set with further positives: the samples that are graded right and say something new.
 
@@ -172,22 +184,24 @@ class Settings:
             raise ValueError(f"mixing must lie between 0 and 1; got {self.mixing}")
 
 
+_PAPER = Settings(
+    nat=NATConfig(),
+    train=TrainConfig(
+        epochs=20,
+        batch_size=8,
+        gradient_accumulation_steps=16,
+        lr=3e-4,
+        warmup_steps=200,
+        checkpoint_every=100,
+    ),
+)
 SETTINGS: Mapping[str, Settings] = MappingProxyType(
     {
         "embedded": Settings(
             nat=EMBEDDED, train=TrainConfig(epochs=20, batch_size=32, lr=3e-3, checkpoint_every=100)
         ),
-        "paper": Settings(
-            nat=NATConfig(),
-            train=TrainConfig(
-                epochs=20,
-                batch_size=8,
-                gradient_accumulation_steps=16,
-                lr=3e-4,
-                warmup_steps=200,
-                checkpoint_every=100,
-            ),
-        ),
+        "paper": _PAPER,
+        "faithful": replace(_PAPER, preset="faithful"),
     }
 )
 

@@ -25,7 +25,7 @@ from math import comb, fsum
 import numpy as np
 import pandas as pd
 
-from negdistill.answers import equal_pairs, final_answer, normalize
+from negdistill.answers import Rule, equal_pairs, final_answer, normalize
 from negdistill.records import Problem, Rationale, check_choice
 
 RULES = ("sc", "ws", "asc")
@@ -248,7 +248,10 @@ class Panel:
 
 
 def panel(
-    ids: Sequence[str], answers: Sequence[Sequence[str | None]], references: Sequence[str], rule: str = "math"
+    ids: Sequence[str],
+    answers: Sequence[Sequence[str | None]],
+    references: Sequence[str],
+    rule: Rule = "math",
 ) -> Panel:
     """A `Panel` from the candidates' final answers, n per question, and each question's reference.
 
@@ -275,11 +278,15 @@ def panel(
     )
 
 
-def sampled(problems: Sequence[Problem], samples: Sequence[Rationale], extract: str = "boxed") -> Panel:
+def sampled(
+    problems: Sequence[Problem], samples: Sequence[Rationale], extract: str = "boxed", rule: Rule = "math"
+) -> Panel:
     """The `Panel` of samples: equally many per problem, together and in the order of the problems.
 
-    extract  rule of `final_answer`. Numbers of the samples such as log-probabilities, in the same order, take
-    the panel's shape with `np.reshape(numbers, panel.group.shape)`. ValueError for samples in another order.
+    extract, rule  of `final_answer` and of `panel`
+
+    Numbers of the samples such as log-probabilities, in the same order, take the panel's shape with
+    `np.reshape(numbers, panel.group.shape)`. ValueError for samples in another order.
     """
     n = len(samples) // max(1, len(problems))
     expected = [problem.id for problem in problems for _ in range(n)]
@@ -290,7 +297,7 @@ def sampled(problems: Sequence[Problem], samples: Sequence[Rationale], extract: 
         )
     answers = [final_answer(one.text, extract) for one in samples]
     rows = [answers[at : at + n] for at in range(0, len(answers), n)]
-    return panel([problem.id for problem in problems], rows, [problem.answer for problem in problems])
+    return panel([problem.id for problem in problems], rows, [problem.answer for problem in problems], rule)
 
 
 def draw_subsets(n: int, size: int, seed: int = 0) -> np.ndarray:

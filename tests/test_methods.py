@@ -33,8 +33,9 @@ from negdistill.methods import (
 )
 from negdistill.nat import NATConfig, view
 from negdistill.nce import BETA_MODES
-from negdistill.recipes import augmented, gains
+from negdistill.recipes import augmented, gains, taught
 from negdistill.records import Problem, Rationale
+from negdistill.tasks import load_task
 from negdistill.train import train
 
 TOKENIZER = arithmetic.tokenizer()
@@ -246,6 +247,7 @@ def test_settings_of_the_paper():
     one = paper.train
     assert (one.lr, one.epochs, one.warmup_steps) == (3e-4, 20, 200)
     assert one.batch_size * one.gradient_accumulation_steps == 128
+    assert SETTINGS["faithful"] == replace(paper, preset="faithful") and paper.preset == "fixed"
     embedded = SETTINGS["embedded"]
     assert (embedded.nat.unit_dim, len(embedded.nat.target_modules), embedded.train.lr) == (32, 7, 3e-3)
 
@@ -259,7 +261,7 @@ def test_settings_change_fields_where_they_belong():
     )
     with pytest.raises(ValueError, match="setting must be one of epochs, .*, shots; got 'rank'"):
         settings(rank=4)
-    with pytest.raises(ValueError, match="name must be one of embedded, paper; got 'gpt'"):
+    with pytest.raises(ValueError, match="name must be one of embedded, paper, faithful; got 'gpt'"):
         settings("gpt")
     with pytest.raises(ValueError, match="shots must be at least 1; got 0"):
         settings(shots=0)
@@ -711,3 +713,9 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     found = distributed(folder / "two")
     (folder / os.environ["RANK"]).write_text(json.dumps(found))
+
+
+def test_a_task_and_its_teacher_make_a_training_set():
+    data = taught(load_task(), "strong", questions=5, samples=3, seed=2)
+    problems = tuple(arithmetic.generate("train", 5, 2))
+    assert data == training_set(problems, arithmetic.teach(problems, "strong", n=3, seed=2))
