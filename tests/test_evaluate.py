@@ -101,7 +101,7 @@ def test_rules_are_those_of_grade(student):
     frame = evaluate(student, PROBLEMS, extract="lenient")
     assert frame["correct"].tolist() == [True] * 4 + [False, True, True, False]
     assert frame["answer"].tolist()[7] == "4"
-    with pytest.raises(ValueError, match="extract must be one of boxed, lenient; got 'box'"):
+    with pytest.raises(ValueError, match="extract must be one of boxed, lenient, choice, text; got 'box'"):
         evaluate(student, PROBLEMS, extract="box")
 
 
