@@ -1,4 +1,4 @@
-"""Command line: `python -m negdistill run | status | render | data`."""
+"""Command line: `python -m negdistill run | status | render | ask | data`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,15 @@ def run(options: argparse.Namespace) -> None:
     from negdistill import pipeline, planning
 
     overrides = dict(map(planning.parse_parameter, options.parameter))
+    if options.dry_run:
+        with pipeline.environment(pipeline.QUIET):  # read when transformers is imported
+            from negdistill import estimate
+
+        jobs = planning.plan(planning.find_root(), options.profile, options.only, overrides)
+        selected = planning.select([job.name for job in jobs], options.only)
+        for line in estimate.dry_run([job for job in jobs if job.name in selected]):
+            say(line)
+        return
     pipeline.run(planning.find_root(), options.profile, options.only, options.force, overrides, say)
 
 
@@ -34,6 +43,31 @@ def render(options: argparse.Namespace) -> None:
     pages.render(planning.find_root(), options.profile, say)
 
 
+def ask(options: argparse.Namespace) -> None:
+    from negdistill import pipeline
+
+    with pipeline.environment(pipeline.QUIET):  # read when transformers is imported
+        from negdistill import tasks, teachers
+
+    problems = tasks.load_task(options.task).questions(options.split, options.questions, options.seed)
+    if options.local:
+        teacher = teachers.LocalTeacher(options.model, max_tokens=options.max_tokens, shots=options.shots)
+    else:
+        teacher = teachers.OpenAITeacher(
+            *(options.model, options.base_url, options.concurrency),
+            max_tokens=options.max_tokens,
+            shots=options.shots,
+            chat=not options.completions,
+            prices=options.prices and tuple(options.prices),
+            key_env=options.key_env,
+        )
+    wanted = (problems, teacher, options.n, options.temperature, options.store)
+    say(str(teachers.plan(*wanted)))
+    if not options.dry_run:
+        said = teachers.generate(*wanted, max_cost=options.max_cost)
+        say(f"{len(said)} rationales of {len(problems)} questions in {options.store}")
+
+
 def parser() -> argparse.ArgumentParser:
     from negdistill.download import add_data_parser
 
@@ -45,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--only", nargs="+", default=[], metavar="NN", help="these, and what they need")
     command.add_argument("--force", action="store_true", help="also where they are up to date")
     command.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
+    command.add_argument("--dry-run", action="store_true", help="say what would be done and what it costs")
     command.set_defaults(func=run)
 
     command = commands.add_parser("status", help="what is up to date, and why not")
@@ -56,6 +91,28 @@ def parser() -> argparse.ArgumentParser:
         "--profile", default="book", help="whose executed notebooks (book: the committed ones)"
     )
     command.set_defaults(func=render)
+
+    command = commands.add_parser("ask", help="let a teacher answer training questions, resumably")
+    command.add_argument("model", help="name of the model at the server, or with --local a folder or hub id")
+    command.add_argument("--task", required=True, help="as in the notebooks: gsm8k, math, mine.jsonl, ...")
+    command.add_argument("--split", default="train", help="train, valid or test (train)")
+    command.add_argument("--questions", type=int, help="how many (all)")
+    command.add_argument("--seed", type=int, default=0, help="of the questions (0)")
+    command.add_argument("-n", type=int, default=8, help="answers to each (8)")
+    command.add_argument("--temperature", type=float, default=0.5, help="(0.5)")
+    command.add_argument("--store", default="rationales.jsonl", help="file of all answers (rationales.jsonl)")
+    command.add_argument("--max-tokens", type=int, default=1024, help="longest answer (1024)")
+    command.add_argument("--shots", type=int, default=0, help="worked examples before the question (0)")
+    command.add_argument("--local", action="store_true", help="run the model here, with transformers")
+    command.add_argument("--base-url", help="of an OpenAI-compatible server, http://127.0.0.1:8000/v1")
+    command.add_argument("--completions", action="store_true", help="completions in place of chat")
+    command.add_argument("--concurrency", type=int, default=8, help="requests at once (8)")
+    command.add_argument("--key-env", metavar="NAME", help="environment variable that holds the key")
+    money = {"type": float, "nargs": 2, "metavar": ("PROMPT", "COMPLETION")}
+    command.add_argument("--prices", **money, help="of a million tokens each, in any currency")
+    command.add_argument("--max-cost", type=float, help="the most that all answers in the store may cost")
+    command.add_argument("--dry-run", action="store_true", help="requests, tokens and cost; nothing is sent")
+    command.set_defaults(func=ask)
 
     add_data_parser(commands)
     return top

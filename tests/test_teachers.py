@@ -15,12 +15,14 @@ import torch
 from faulty_proxy import Proxy
 
 from negdistill import arithmetic
+from negdistill.__main__ import main
 from negdistill.answers import grade
 from negdistill.ledger import BudgetReached
 from negdistill.prompts import chat_messages, completion_text
 from negdistill.records import Problem, Reply, read_records
 from negdistill.sample import sample
 from negdistill.students import load_student
+from negdistill.tasks import load_task
 from negdistill.teachers import EmbeddedTeacher, LocalTeacher, OpenAITeacher, generate, plan
 
 PROBLEMS = arithmetic.generate("train", 4, seed=0)
@@ -363,6 +365,22 @@ def test_a_key_goes_to_nobody_it_is_not_meant_for(faulty, ask, monkeypatch, tmp_
 
 
 # --- without a server ---------------------------------------------------------------------------------
+
+
+def test_the_command_line_asks_and_a_dry_run_sends_nothing(faulty, tmp_path, capsys, student_folder):
+    store, proxy = tmp_path / "said.jsonl", faulty()
+    line = ["ask", student_folder, "--task", "arithmetic", "--questions", "2", "-n", "2", "--max-tokens", "8"]
+    line += ["--base-url", proxy.url, "--store", str(store), "--prices", "1", "2", "--completions"]
+    assert main([*line, "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("4 requests, 0 of 4 answers in the store") and "cost" in told
+    assert not store.exists() and not proxy.journal
+    assert main(line) == 0
+    assert "4 rationales of 2 questions" in capsys.readouterr().out and len(proxy.journal) == 4
+    asked = load_task().questions("train", 2)
+    assert read_records(store, Reply) and load_task().rationales(asked, str(store), 2)
+    assert main([*line, "--max-cost", "-1"]) == 1
+    assert "max_cost must be at least 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("strength", ["weak", "strong"])
