@@ -37,7 +37,13 @@ def served(folder: Path) -> Iterator[str]:
     """The address under which the files of a folder can be had within the block."""
 
     class Handler(SimpleHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def log_message(self, *_: object) -> None: ...
+
+        def end_headers(self) -> None:  # scripts and styles are fetched once for all pages
+            self.send_header("Cache-Control", "max-age=3600")
+            super().end_headers()
 
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
         Thread(target=server.serve_forever, daemon=True).start()

@@ -54,7 +54,7 @@ class Page(HTMLParser):
         self.classes |= set((attributes.get("class") or "").split())
         if tag == "a" and attributes.get("href"):
             self.links.append(attributes["href"])
-        if tag == "meta" and attributes.get("http-equiv") == "refresh":
+        if tag == "meta" and (attributes.get("http-equiv") or "").lower() == "refresh":
             self.links.append(attributes["content"].partition("url=")[2])
         if tag == "link":
             kinds = set((attributes.get("rel") or "").split())
