@@ -6,6 +6,10 @@
     book      _build/src             _build/html
     <other>   _build/<other>/src     _build/<other>/html
 
+What follows from other files is written while staging, nowhere else: book/api/ gets a page per module, and
+a line `<!-- generated: name -->` gives way to what GENERATED[name] makes of the package's source and of the
+provenance in the executed notebooks.
+
 Strict: a warning, a reference to nothing, or a traceback stored in a notebook ends the build. Every render
 starts from nothing, because an incremental one does not repeat the warnings of pages that did not change;
 when none did, nothing is rendered.
@@ -14,17 +18,24 @@ when none did, nothing is rendered.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 
-from negdistill.artifacts import atomic_write_text, digest_file, digest_json, digest_tree, remove
+from negdistill import reference
+from negdistill.artifacts import Manifest, atomic_write_text, digest_file, digest_json, digest_tree, remove
 from negdistill.planning import Failure, executed_folder, notebooks, profiles
 from negdistill.records import check_choice
+
+MARK = re.compile(r"^<!-- generated: (.+?) -->$", re.MULTILINE)
+SHORT = 12  # hexadecimal digits of a digest that are shown
+SECONDS = 60  # from so many on, a duration is shown in minutes
 
 
 def check_outputs(path: Path) -> None:
@@ -52,6 +63,130 @@ def stage(root: Path, profile: str, folder: Path) -> None:
         shutil.copy2(path, folder / "book" / "executed")
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy2(root / name, folder)
+    generate(root, executed, folder / "book")
+
+
+# --- what is generated --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """An executed notebook as the pages refer to it: name of its file, its title, and where it came from."""
+
+    name: str
+    title: str
+    made: Manifest
+
+    @classmethod
+    def read(cls, path: Path) -> Execution | None:
+        """None where the notebook does not say what it was made from."""
+        notebook = nbformat.read(path, as_version=4)
+        manifest = notebook.metadata.get("negdistill", {}).get("manifest")
+        heading = re.search(r"^# (.+)$", "\n".join(cell.source for cell in notebook.cells), re.MULTILINE)
+        title = heading[1] if heading else path.stem
+        return None if manifest is None else cls(path.name, title, Manifest.from_dict(manifest))
+
+    @property
+    def link(self) -> str:
+        return f"[{self.title}](executed/{self.name})"
+
+
+def generate(root: Path, executed: Sequence[Path], book: Path) -> None:
+    """Write the API pages below a staged `book` and fill in the marks of its pages.
+
+    ValueError for a mark that nothing is generated for.
+    """
+    for module, text in reference.pages(root).items():
+        atomic_write_text(book / "api" / f"{module}.md", text)
+    runs = [run for run in map(Execution.read, executed) if run]
+    for page in sorted(book.glob("*.md")):
+        text = page.read_text("utf-8")
+        for name in MARK.findall(text):
+            check_choice(f"generated in {page.name}", name, GENERATED)
+        filled = MARK.sub(lambda mark: GENERATED[mark[1]](root, runs), text)
+        if filled != text:
+            atomic_write_text(page, filled)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown; cells are MyST already."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def module_table(root: Path, runs: Sequence[Execution]) -> str:
+    """Every public module and what it is about, in the order of the README's file map."""
+    trees, readme = reference.modules(root), (root / "README.md").read_text("utf-8")
+    order = sorted(trees, key=lambda name: readme.find(f"\n  {name} "))
+    known = reference.names(trees)
+    rows = (
+        [
+            f"[`{name}`](api/{name}.md)",
+            reference.prose(reference.says(trees[name]), f"{reference.PACKAGE}.{name}", known),
+        ]
+        for name in order
+    )
+    return table(["module", "what it is about"], rows)
+
+
+def execution_table(root: Path, runs: Sequence[Execution]) -> str:
+    """How long each notebook took, on what, with which seeds."""
+    rows = [
+        [run.link, duration(run.made.seconds), hardware(run.made.machine), seeds(run.made)] for run in runs
+    ]
+    rows.append(["all", duration(sum(run.made.seconds for run in runs)), "", ""])
+    return table(["chapter", "time", "machine", "seeds"], rows)
+
+
+def version_table(root: Path, runs: Sequence[Execution]) -> str:
+    """Versions of Python and of what the package requires; more than one where notebooks differ."""
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for name, version in run.made.versions.items():
+            found.setdefault(name, {})[version] = None
+    return table(["package", "version"], ([name, ", ".join(found[name])] for name in sorted(found)))
+
+
+def provenance(root: Path, runs: Sequence[Execution]) -> str:
+    """A section for each notebook: parameters, and digests of what went in and what came out."""
+    sections = []
+    for run in runs:
+        made = run.made
+        rows = [["parameter", f"`{name}`", f"`{made.parameters[name]}`"] for name in sorted(made.parameters)]
+        for kind, digests in (("input", made.inputs), ("artefact", made.artifacts)):
+            rows += [[kind, f"`{name}`", f"`{digests[name][:SHORT]}`"] for name in sorted(digests)]
+        listing = table(["kind", "name", "value or sha256"], rows)
+        sections.append(f"### {run.title}\n\n````{{dropdown}} {run.name}\n{listing}\n````")
+    return "\n\n".join(sections)
+
+
+def duration(seconds: float) -> str:
+    """In seconds, or in minutes where they are many."""
+    return f"{seconds:.0f} s" if seconds < SECONDS else f"{seconds / 60:.1f} min"
+
+
+def hardware(machine: Mapping[str, object]) -> str:
+    """Processor, cores and GPU, as far as a manifest tells them."""
+    cores = machine.get("cores")
+    parts = [str(machine.get("cpu") or ""), f"{cores} core{'s' * (cores != 1)}" if cores else ""]
+    return ", ".join(filter(None, [*parts, str(machine.get("gpu") or "")]))
+
+
+def seeds(made: Manifest) -> str:
+    """Seed of the data, and those of training where a notebook tells them apart."""
+    training = made.parameters.get("seeds")
+    text = str(made.seed) if made.seed is not None else ""
+    return f"{text}; training {', '.join(map(str, training))}" if training else text
+
+
+GENERATED: dict[str, Callable[[Path, Sequence[Execution]], str]] = {
+    "modules": module_table,
+    "executions": execution_table,
+    "versions": version_table,
+    "provenance": provenance,
+}
+
+# --- rendering ----------------------------------------------------------------------------------------
 
 
 def render(root: Path, profile: str, say: Callable[[str], None] = lambda line: None) -> Path:

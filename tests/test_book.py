@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from negdistill.planning import notebooks, plan
+from negdistill.reference import modules, names
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
@@ -71,17 +72,27 @@ def test_nothing_is_executed_or_fetched_when_pages_are_built_or_viewed():
     settings = CONFIG["sphinx"]["config"]
     assert "sphinx-mathjax-offline" in settings["extensions"]
     assert "sphinx_thebe" not in settings["extensions"]  # writes the address of a script into every page
-    for path in (BOOK / "_static").iterdir():
+    for path in set((BOOK / "_static").iterdir()) - set((BOOK / "_static").glob("*.png")):
         assert not re.search(
             r"@import|url\(|href|https?://(?!www\.w3\.org/2000/svg)", path.read_text("utf-8")
         ), path
 
 
-def test_logo_icon_style_and_bibliography_exist():
+def test_links_to_the_repository_and_cards_have_its_address():
+    settings, address = CONFIG["sphinx"]["config"], CONFIG["repository"]["url"]
+    (link, shown) = settings["extlinks"]["source"]
+    assert (link, shown) == (f"{address}/blob/{CONFIG['repository']['branch']}/%s", "%s")
+    owner, name = address.rsplit("/", 2)[1:]
+    assert settings["ogp_site_url"] == f"https://{owner}.github.io/{name}/"
+    assert settings["ogp_site_name"] == CONFIG["title"]
+
+
+def test_logo_icon_style_cards_and_bibliography_exist():
     (static,) = CONFIG["sphinx"]["config"]["html_static_path"]
+    card = CONFIG["sphinx"]["config"]["ogp_social_cards"]
     (style,) = CONFIG["sphinx"]["config"]["html_css_files"]
     (references,) = CONFIG["bibtex_bibfiles"]
-    for name in (CONFIG["logo"], CONFIG["html"]["favicon"], f"{static}/{style}", references):
+    for name in (CONFIG["logo"], CONFIG["html"]["favicon"], f"{static}/{style}", references, card["image"]):
         assert (ROOT / name).is_file(), name
 
 
@@ -90,6 +101,77 @@ def test_every_reference_is_cited_and_every_citation_has_a_reference():
     text = "\n".join(map(text_of, [*PAGES, *NOTEBOOKS]))
     cited = {key.strip() for keys in re.findall(r"\{cite:[pt]\}`([^`]+)`", text) for key in keys.split(",")}
     assert cited == references
+
+
+# --- names in prose -----------------------------------------------------------------------------------
+
+
+def rows_of(page):
+    """Cells of all table rows of a page, headers left out."""
+    lines = [line for line in text_of(BOOK / page).splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+    return [row for row in rows if row[0] not in ("---", "in the paper", "question")]
+
+
+def functions_of(path):
+    return {
+        node.name for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.FunctionDef)
+    }
+
+
+@pytest.mark.parametrize("row", rows_of("paper_map.md"), ids=lambda row: row[0])
+def test_every_name_of_the_paper_map_exists(row):
+    line = " | ".join(row)
+    objects = re.findall(r"\{py:obj\}`(?:[\w.]+ <|~)([\w.]+)>?`", line)
+    assert objects and line.count("{py:obj}") == len(objects)
+    assert set(objects) <= names(modules(ROOT))
+    found = re.findall(r"\{source\}`(\w+) <(tests/test_\w+\.py)>`", line)
+    assert found and line.count("{source}") == len(found)
+    for name, path in found:
+        assert name.startswith("test_") and name in functions_of(ROOT / path), name
+    for name in re.findall(r"\(executed/([^)]+)\)", line):
+        assert (ROOT / "notebooks" / name).is_file(), name
+
+
+def test_every_equation_of_the_method_is_in_the_paper_map():
+    labels = set(re.findall(r"^\$\$ \(([\w-]+)\)$", text_of(BOOK / "method.md"), re.MULTILINE))
+    assert labels == set(re.findall(r"\{eq\}`([\w-]+)`", text_of(BOOK / "paper_map.md")))
+
+
+def messages():
+    """Every text of the package with "…" for what is filled in, as troubleshooting.md writes them."""
+    found = []
+    for path in sorted((ROOT / "negdistill").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.append(
+                    "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return {line for text in found for line in text.splitlines()}
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        code[1]
+        for code in re.findall(r"^(`+)(.+?) ?\1\n: ", text_of(BOOK / "troubleshooting.md"), re.MULTILINE)
+    ],
+)
+def test_every_error_in_troubleshooting_is_raised_somewhere(quoted):
+    assert quoted in messages()
+
+
+def test_every_term_of_the_glossary_is_there_once_and_in_order():
+    terms = re.findall(r"^([\w ]+)\n  \S", text_of(BOOK / "glossary.md"), re.MULTILINE)
+    assert len(terms) > 20 and terms == sorted(set(terms), key=str.lower)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_every_page_is_in_the_table_of_the_first_page(path):
+    shown = re.findall(r"^\| \[[^]]+\]\((\w+\.md)\)", text_of(BOOK / "index.md"), re.MULTILINE)
+    assert path.name == "index.md" or shown.count(path.name) == 1
 
 
 # --- parameters ---------------------------------------------------------------------------------------

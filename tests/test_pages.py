@@ -6,7 +6,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from negdistill.pages import render, stage
+from negdistill.artifacts import Manifest
+from negdistill.pages import GENERATED, Execution, duration, hardware, render, stage
 from negdistill.planning import Failure
 
 CONFIG = """title: A book
@@ -20,7 +21,7 @@ chapters:
 """
 
 
-def write_notebook(path: Path, *outputs) -> None:
+def write_notebook(path: Path, *outputs, made: Manifest | None = None) -> None:
     cells = [
         new_markdown_cell("# One"),
         new_code_cell("print('it ran')", execution_count=1, outputs=list(outputs)),
@@ -28,7 +29,7 @@ def write_notebook(path: Path, *outputs) -> None:
     metadata = {
         "kernelspec": {"name": "python3", "display_name": "Python 3"},
         "language_info": {"name": "python", "pygments_lexer": "ipython3"},
-    }
+    } | ({"negdistill": {"manifest": made.to_dict()}} if made else {})
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
 
@@ -110,3 +111,76 @@ def test_nothing_executed_says_what_to_type(root):
 def test_an_unknown_profile_is_refused(root):
     with pytest.raises(ValueError, match="profile must be one of book, quick; got 'slow'"):
         render(root, "slow")
+
+
+# --- what is generated --------------------------------------------------------------------------------
+
+MADE = Manifest(
+    inputs={"notebook": "ab" * 32},
+    parameters={"seeds": [3, 4], "rate": 0.1},
+    seed=7,
+    artifacts={"table.csv": "cd" * 32},
+    versions={"python": "3.11.7", "torch": "2.13.0"},
+    machine={"cpu": "x86_64", "cores": 2, "gpu": None},
+    seconds=61.0,
+)
+
+
+def test_marks_give_way_to_what_notebooks_say_of_themselves(root):
+    write_notebook(root / "book/executed/00_one.ipynb", made=MADE)
+    newer = Manifest(**{**MADE.to_dict(), "versions": {"torch": "2.14.0"}, "seconds": 1.0, "parameters": {}})
+    write_notebook(root / "book/executed/01_two.ipynb", made=newer)
+    write_notebook(root / "book/executed/02_three.ipynb")  # does not say
+    marks = "\n\n".join(f"<!-- generated: {name} -->" for name in GENERATED if name != "modules")
+    (root / "book/environment.md").write_text(f"# Environment\n\n{marks}\n\nThe end.\n")
+    pages = []
+    for _ in range(2):
+        stage(root, "book", root / "_build/src")
+        pages.append((root / "_build/src/book/environment.md").read_text())
+    assert pages[0] == pages[1], "what is generated follows from the sources alone"
+    lines = pages[0].splitlines()
+    assert "| [One](executed/00_one.ipynb) | 1.0 min | x86_64, 2 cores | 7; training 3, 4 |" in lines
+    assert "| [One](executed/01_two.ipynb) | 1 s | x86_64, 2 cores | 7 |" in lines
+    assert "| all | 1.0 min |  |  |" in lines
+    assert "| python | 3.11.7 |" in lines and "| torch | 2.13.0, 2.14.0 |" in lines
+    assert "| parameter | `rate` | `0.1` |" in lines and "| parameter | `seeds` | `[3, 4]` |" in lines
+    assert "| input | `notebook` | `abababababab` |" in lines
+    assert "| artefact | `table.csv` | `cdcdcdcdcdcd` |" in lines
+    assert lines[0] == "# Environment" and lines[-1] == "The end." and "generated:" not in pages[0]
+    assert "02_three" not in pages[0]
+
+
+def test_modules_are_listed_in_the_order_of_the_file_map(root):
+    (root / "negdistill").mkdir()
+    (root / "negdistill/upper.py").write_text('"""Upper: above `lower.f`."""\n')
+    (root / "negdistill/lower.py").write_text('"""Lower: below."""\ndef f():\n    """F."""\n')
+    (root / "README.md").write_text("negdistill/\n\n  upper  first\n  lower  then\n")
+    (root / "book/api.md").write_text("# Reference\n\n<!-- generated: modules -->\n")
+    stage(root, "book", root / "_build/src")
+    assert (root / "_build/src/book/api.md").read_text().splitlines()[2:] == [
+        "| module | what it is about |",
+        "| --- | --- |",
+        "| [`upper`](api/upper.md) | above {py:obj}`lower.f <negdistill.lower.f>` |",
+        "| [`lower`](api/lower.md) | below |",
+    ]
+    assert "{py:function} f()" in (root / "_build/src/book/api/lower.md").read_text()
+
+
+def test_an_unknown_mark_is_refused(root):
+    (root / "book/index.md").write_text("# Home\n\n<!-- generated: weather -->\n")
+    with pytest.raises(ValueError, match="generated in index.md must be one of .*; got 'weather'"):
+        stage(root, "book", root / "_build/src")
+
+
+def test_an_execution_needs_a_manifest_and_takes_its_title_from_the_notebook(root):
+    path = root / "book/executed/00_one.ipynb"
+    assert Execution.read(path) is None
+    write_notebook(path, made=MADE)
+    run = Execution.read(path)
+    assert run.link == "[One](executed/00_one.ipynb)" and run.made == MADE
+
+
+def test_durations_and_machines_are_short():
+    assert [duration(seconds) for seconds in (0.4, 59, 60, 3600)] == ["0 s", "59 s", "1.0 min", "60.0 min"]
+    assert hardware({"cpu": "arm64", "cores": 1, "gpu": "H100"}) == "arm64, 1 core, H100"
+    assert hardware({}) == ""
