@@ -102,7 +102,7 @@ def follower(
             return {}
         if processes().is_main_process:
             with atomic_path(points / f"{epoch:06d}.jsonl") as path:
-                frame.to_json(path, orient="records", lines=True)
+                frame.to_json(path, orient="records", lines=True, double_precision=15)
         return {f"accuracy_{split}": float(part.mean()) for split, part in frame.groupby("split")["correct"]}
 
     return follow
@@ -145,7 +145,7 @@ def write_fit(
             at = (at.set_axis(list(own), axis=1) + pd.Series(before)).astype({"steps": int, "tokens": int})
             at = at.to_dict("index")
             frames = [_read_rows(p).assign(**same, epoch=int(p.stem), **at[int(p.stem)]) for p in points]
-            pd.concat(frames).to_json(path, orient="records", lines=True)
+            pd.concat(frames).to_json(path, orient="records", lines=True, double_precision=15)
     with run.create(FIT) as path:
         path.write_text(json.dumps(same | own | total | text, indent=1), encoding="utf-8")
     for done in (CHECKPOINT, POINTS):
@@ -153,4 +153,4 @@ def write_fit(
 
 
 def _read_rows(path: Path) -> pd.DataFrame:
-    return pd.read_json(path, orient="records", lines=True, dtype=False)
+    return pd.read_json(path, orient="records", lines=True, dtype=False, precise_float=True)

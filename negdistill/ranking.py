@@ -118,7 +118,9 @@ def load_ranker(folder: str | Path) -> RankerFit:
         raise ValueError(f"{run.folder / ADAPTER} holds an adapter without its head, {HEAD}; train it again")
     run.path(ADAPTER)
     row = json.loads(run.path(FIT).read_text(encoding="utf-8"))
-    valid = pd.read_json(run.path(VALID), orient="records", lines=True, dtype={"problem_id": str})
+    valid = pd.read_json(
+        run.path(VALID), orient="records", lines=True, dtype={"problem_id": str}, precise_float=True
+    )
     return RankerFit(folder=run.folder, history=pd.read_csv(run.path(HISTORY)), valid=valid, **row)
 
 

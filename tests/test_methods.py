@@ -545,6 +545,12 @@ class Watch:
         )
 
 
+def test_a_path_keeps_the_rate_as_it_was_given(student, data, tmp_path):
+    config = replace(CONFIG, train=replace(CONFIG.train, lr=0.0003))  # reading floats fast would change it
+    path = fit("CoT KD", student, data, config, tmp_path, on_epoch=Watch()).path
+    assert (path["lr"] == 0.0003).all()
+
+
 def test_a_finished_fit_is_not_trained_again(fits, student, root, data, monkeypatch):
     monkeypatch.setattr(methods, "train", lambda *_, **__: pytest.fail("trained again"))
     changed = replace(CONFIG, train=replace(CONFIG.train, checkpoint_every=5, progress=True))

@@ -1,0 +1,109 @@
+"""Profiles for real data, in small: random LLaMA, tokenizer of real text, real questions, all chapters."""
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from negdistill import pipeline
+from negdistill.artifacts import RunFolder
+from negdistill.batching import real_text_tokenizer
+from negdistill.planning import find_root, plan, read
+from negdistill.records import Rationale, write_records
+from negdistill.sources import TDG, load_rationales
+from negdistill.tasks import load_task
+
+SMALL = {
+    "questions": 40,  # with 8 rationales each
+    "steps": 6,  # NAT has three of them, and its positive branch moves from the second on
+    "batch_size": 4,
+    "test_questions": 7,
+    "valid_questions": 4,
+    "read_questions": 3,
+    "answer_tokens": 6,
+    "rates": [0.0003],
+    "path_epochs": 1,
+    "every": 1,
+    "fewer_questions": [20],
+    "methods": ["Fine-tune", "CoT KD", "MIX", "NAT", "NAT, empty branch", "CoT KD, NAT's size"],
+    "compared": ["CoT KD", "NAT", "NAT, empty branch"],
+    "rows": ["KD", "NCE"],
+    "enlarged": ["NCE"],
+    "own_samples": 1,
+    "students": ["CoT KD", "NCE"],
+    "epochs": 1,
+    "n": 3,
+    "ranker_steps": 2,
+    "changes": {"warmup_steps": 0, "gradient_accumulation_steps": 8, "unit_dim": 8},
+}
+
+
+@pytest.fixture(scope="module")
+def student(data_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("student")
+    texts = [one.text for name in TDG for one in load_rationales(name, data_dir)]
+    tokenizer = real_text_tokenizer(texts[::10])  # all of them fill 32,000, and take a minute
+    assert 16_000 < len(tokenizer) <= 32_000
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """Notebooks and package as in a clone, with folders of its own for results."""
+    root = find_root()
+    for name in ("notebooks", "negdistill", "constraints.txt"):
+        (tmp_path / name).symlink_to(root / name)
+    return tmp_path
+
+
+def run_all(root, profile, only=(), **more):
+    """Every chapter that has a task, in small; what it wrote is read back and checked against its digest."""
+    chapters = [job.name for job in plan(root, profile) if "task" in job.parameters]
+    assert len(chapters) >= 5
+    for name in only or chapters:
+        run_dir = str(root / "runs" / name)
+        (known,) = [job.parameters for job in plan(root, profile) if job.name == name]
+        given = {key: value for key, value in {**SMALL, **more}.items() if key in known}
+        pipeline.run(root, profile, [name], overrides={**given, "run_dir": run_dir})
+        executed = read(root / "_build" / profile / "executed" / f"{name}.ipynb")
+        run = RunFolder.open(run_dir)
+        assert executed.metadata.negdistill.manifest.artifacts == run.manifest.artifacts
+        assert run.manifest.artifacts and all(run.path(artifact) for artifact in run.manifest.artifacts)
+
+
+def test_the_paper(student, clone, data_dir, monkeypatch):
+    monkeypatch.setenv("NEGDISTILL_DATA", str(data_dir))
+    run_all(clone, "paper", student=str(student))
+    run_all(clone, "paper", ["03_negative_adapter"], student=str(student), recipe="faithful")
+
+
+def test_one_gpu(student, clone, data_dir, monkeypatch):
+    """Rationales that a teacher wrote to a file, here the solutions and the solutions of other questions."""
+    monkeypatch.setenv("NEGDISTILL_DATA", str(data_dir))
+    task, said = load_task("gsm8k"), []
+    for split, n in (("train", 40), ("valid", 3)):
+        problems = task.questions(split, n)
+        for place, problem in enumerate(problems):
+            texts = [problem.solution, problems[place - 1].solution]
+            said += [Rationale(problem.id, i, text, "somebody") for i, text in enumerate(texts)]
+    write_records(clone / "rationales.jsonl", said)
+    run_all(clone, "one-gpu", student=str(student), samples=2, teacher=str(clone / "rationales.jsonl"),
+            teachers=[str(clone / "rationales.jsonl")])  # fmt: skip
+
+
+def test_a_file_of_ones_own(clone):
+    (clone / "tests").symlink_to(find_root() / "tests")
+    run_all(clone, "your-data", samples=4, answer_tokens=8)
