@@ -151,6 +151,38 @@ def row_tokens(task: str, teacher: str, student: str) -> int:
     return round(sum(map(len, texts)) / len(texts) / CHARACTERS)
 
 
+class Estimate(NamedTuple):
+    """Of a notebook: steps of `rows` rows of `length` tokens, answers, tokens trained, FLOPs, hours, GiB."""
+
+    steps: int
+    rows: int
+    length: int
+    answers: int
+    tokens: int
+    flops: float
+    hours: float
+    gib: float
+
+
+def estimate(job: Job) -> Estimate | None:
+    """What a notebook costs; None for one that trains nothing. Hours are those at SUSTAINED FLOP/s.
+
+    ValueError or FileNotFoundError where the shape of the student or the data of the task is not at hand.
+    """
+    p = job.parameters
+    if "recipe" not in p:
+        return None
+    recipe = settings(p["recipe"], **{"batch_size": p["batch_size"], **p["changes"]})
+    rows = recipe.train.batch_size * recipe.train.gradient_accumulation_steps
+    todo = work(job, rows)
+    shape = shape_of(p["student"], recipe)
+    length = row_tokens(p["task"], (p.get("teachers") or [p["teacher"]])[0], p["student"])
+    tokens, drawn = todo.steps * rows * length, todo.answers * p["answer_tokens"]
+    flops = 4.0 * shape.parameters * tokens + 2.0 * shape.parameters * drawn
+    gib = memory(shape, recipe.train.batch_size, length) / GIB
+    return Estimate(todo.steps, rows, length, todo.answers, tokens, flops, flops / SUSTAINED / 3600, gib)
+
+
 def dry_run(jobs: Sequence[Job]) -> Iterator[str]:
     """Lines that say what `pipeline.run` would do: inputs, outputs, estimates of tokens, FLOPs and memory."""
     for job in jobs:
@@ -162,29 +194,14 @@ def dry_run(jobs: Sequence[Job]) -> Iterator[str]:
         writes = [f"{job.target.parent.name}/{job.target.name}"]
         writes += [str(p["run_dir"])] if "run_dir" in p else []
         yield f"  writes  {', '.join(writes)}"
-        if "recipe" not in p:
-            continue
         try:
-            yield from _cost(job)
+            found = estimate(job)
         except (ValueError, FileNotFoundError) as error:
             yield f"  cost    not estimated: {error}"
-
-
-def _cost(job: Job) -> Iterator[str]:
-    p = job.parameters
-    given = {"batch_size": p["batch_size"], **p["changes"]}
-    recipe = settings(p["recipe"], **given)
-    shape = shape_of(p["student"], recipe)
-    length = row_tokens(p["task"], (p.get("teachers") or [p["teacher"]])[0], p["student"])
-    rows = recipe.train.batch_size * recipe.train.gradient_accumulation_steps
-    if (todo := work(job, rows)) is None:
-        return
-    trained, drawn = todo.steps * rows * length, todo.answers * p["answer_tokens"]
-    flops = 4 * shape.parameters * trained + 2 * shape.parameters * drawn
-    peak = memory(shape, recipe.train.batch_size, length)
-    size = f"{rows} rows of about {length} tokens, {trained / 1e6:,.1f} M tokens"
-    yield f"  cost    {todo.steps:,} steps of {size};"
-    yield f"          {todo.answers:,} answers, at most {drawn / 1e6:,.1f} M tokens"
-    hours = "" if p["student"] == "embedded" else f"{flops / SUSTAINED / 3600:,.2g} hours at "
-    hours += f"{SUSTAINED / 1e12:.0f} TFLOP/s, " if hours else ""
-    yield f"          estimated: {flops / 1e15:,.3g} PFLOP, {hours}{peak / GIB:,.2g} GiB while training"
+            continue
+        if found is not None:
+            size = f"{found.rows} rows of about {found.length} tokens, {found.tokens / 1e6:,.1f} M tokens"
+            yield f"  cost    {found.steps:,} steps of {size}; {found.answers:,} answers"
+            hours = f"{found.hours:,.2g} hours at {SUSTAINED / 1e12:.0f} TFLOP/s, "
+            hours = "" if p["student"] == "embedded" else hours
+            yield f"          estimated: {found.flops / 1e15:,.3g} PFLOP, {hours}{found.gib:,.2g} GiB"

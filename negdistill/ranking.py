@@ -192,7 +192,7 @@ def _refuse_overlap(data: TrainingSet, valid: TrainingSet) -> None:
 def _examples(data: TrainingSet) -> list[Example]:
     """The rationales with a text, right and wrong."""
     kinds = ["positives", "negatives"] if data.negatives else ["positives"]
-    return [example for kind in kinds for example in data.examples(kind) if example.completion]
+    return [example for kind in kinds for example in data.examples(kind)]
 
 
 def _tokens(examples: list[Example], ranker: Ranker) -> list[Encoded]:

@@ -58,12 +58,19 @@ class TrainingSet:
         return TrainingSet(self.problems[:n], *sides)
 
     def examples(self, kind: str, preset: str = "fixed") -> list[Example]:
-        """Texts to train on: kind "solutions", "positives", "negatives" or "both". ValueError where empty."""
+        """Texts to train on: kind "solutions", "positives", "negatives" or "both". ValueError where empty.
+
+        What has no text, as the answer of a teacher that said nothing, is left out.
+        """
         check_choice("kind", kind, ("solutions", "positives", "negatives", "both"))
         prompts = {problem.id: format_prompt(problem.question, preset) for problem in self.problems}
         if kind == "solutions":
-            return [Example(p.id, prompts[p.id], p.solution, question=p.id) for p in self.problems]
-        sides = {"positives": ((True, self.positives),), "negatives": ((False, self.negatives),)}
+            solved = [problem for problem in self.problems if problem.solution.strip()]
+            if not solved:
+                raise ValueError("solutions must not be empty: no question has one; leave Fine-tune out")
+            return [Example(p.id, prompts[p.id], p.solution, question=p.id) for p in solved]
+        said, unsaid = ([r for r in side if r.text.strip()] for side in (self.positives, self.negatives))
+        sides = {"positives": ((True, said),), "negatives": ((False, unsaid),)}
         sides["both"] = sides["positives"] + sides["negatives"]
         for positive, side in sides[kind]:
             if not side:

@@ -1,11 +1,15 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from negdistill.estimate import SHAPES, dry_run, memory, row_tokens, shape_of, work
+from negdistill.estimate import SHAPES, dry_run, estimate, memory, row_tokens, shape_of, work
 from negdistill.nat import attach
 from negdistill.planning import find_root, plan
 from negdistill.recipes import settings
+from negdistill.records import Rationale, write_records
+from negdistill.tasks import load_task
 
 
 def test_numbers_of_the_papers_student():
@@ -74,3 +78,32 @@ def test_the_paper_on_real_data(data_dir, monkeypatch):
     row_tokens.cache_clear()
     text = "\n".join(dry_run(plan(find_root(), "paper", ["03"])))
     assert "9,000 steps of 128 rows of about" in text and "hours at 300 TFLOP/s" in text
+
+
+def scale_table(profile, **given):
+    """The table of book/scale.md for a profile, from its dry run."""
+    names = "chapter|steps|rows a step|M tokens|answers|PFLOP|hours at 300 TFLOP/s|GiB|measured".split("|")
+    rows = [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
+    for job in plan(find_root(), profile):
+        if "recipe" in job.parameters:
+            known = {name: value for name, value in given.items() if name in job.parameters}
+            found = estimate(replace(job, parameters={**job.parameters, **known}))
+            numbers = f"{found.steps:,} | {found.rows} | {found.tokens / 1e6:,.1f} | {found.answers:,}"
+            rows.append(
+                f"| {job.name[:2]} | {numbers} | {found.flops / 1e15:,.0f} | "
+                f"{found.hours:.2g} | {found.gib:.1f} | |"
+            )
+    return "\n".join(rows)
+
+
+@pytest.mark.parametrize("profile", ["paper", "one-gpu"])
+def test_the_tables_of_the_page_are_what_a_dry_run_says(profile, data_dir, monkeypatch, tmp_path):
+    monkeypatch.setenv("NEGDISTILL_DATA", str(data_dir))
+    row_tokens.cache_clear()
+    given = {}
+    if profile == "one-gpu":  # no teacher has answered here: its length is that of the solutions
+        said = [Rationale(p.id, 0, p.solution, "gsm8k") for p in load_task("gsm8k").questions("train")]
+        write_records(tmp_path / "said.jsonl", said)
+        given = {"teacher": str(tmp_path / "said.jsonl"), "teachers": [str(tmp_path / "said.jsonl")]}
+    page = (find_root() / "book" / "scale.md").read_text("utf-8")
+    assert scale_table(profile, **given) in page, scale_table(profile, **given)

@@ -235,6 +235,20 @@ def test_bad_sets_are_refused(tmp_path, student):
     assert not list(tmp_path.iterdir())  # refused before anything is trained
 
 
+def test_what_has_no_text_is_left_out(data):
+    silent = tuple(replace(r, index=r.index + 100, text=" ") for r in data.negatives[:2])
+    more = TrainingSet(data.problems, data.positives, data.negatives + silent)
+    for kind in ("negatives", "both", "positives"):
+        assert more.examples(kind) == data.examples(kind)
+    unsolved = replace(
+        data, problems=tuple(replace(p, solution="") for p in data.problems[:-1]) + data.problems[-1:]
+    )
+    assert [example.id for example in unsolved.examples("solutions")] == [data.problems[-1].id]
+    none = replace(data, problems=tuple(replace(p, solution="") for p in data.problems))
+    with pytest.raises(ValueError, match="no question has one; leave Fine-tune out"):
+        none.examples("solutions")
+
+
 def test_settings_of_the_paper():
     paper = SETTINGS["paper"]
     assert asdict(paper.nat) == {
