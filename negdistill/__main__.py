@@ -1,4 +1,4 @@
-"""Command line: `python -m negdistill run | status | render | data`."""
+"""Command line: `python -m negdistill run | status | render | export | data`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ def render(options: argparse.Namespace) -> None:
     pages.render(planning.find_root(), options.profile, say)
 
 
+def export(options: argparse.Namespace) -> None:
+    from negdistill.export import export
+
+    say(f"written: {export(options.fit_folder, options.out, options.student)}")
+
+
 def parser() -> argparse.ArgumentParser:
     from negdistill.download import add_data_parser
 
@@ -56,6 +62,16 @@ def parser() -> argparse.ArgumentParser:
         "--profile", default="book", help="whose executed notebooks (book: the committed ones)"
     )
     command.set_defaults(func=render)
+
+    command = commands.add_parser(
+        "export", help="a plain LoRA row for other libraries: adapter, merged, card"
+    )
+    command.add_argument("fit_folder", metavar="FIT_FOLDER", help="where a row was fitted")
+    command.add_argument("out", metavar="OUT", help="a new folder")
+    command.add_argument(
+        "--student", default="embedded", metavar="NAME", help="what it was fitted on (embedded)"
+    )
+    command.set_defaults(func=export)
 
     add_data_parser(commands)
     return top
