@@ -20,8 +20,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from negdistill.artifacts import MANIFEST, RunFolder, atomic_path, digest_file, digest_json, remove
+from negdistill.checkpoint import CHECKPOINT
 from negdistill.recipes import Settings
-from negdistill.train import CHECKPOINT
 
 if TYPE_CHECKING:
     from negdistill.students import Student

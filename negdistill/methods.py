@@ -67,6 +67,7 @@ __all__ = [
 CODE = (
     "adapters",
     "batching",
+    "checkpoint",
     "fits",
     "losses",
     "methods",
