@@ -8,6 +8,7 @@ otherwise   a folder or hub id with safetensors weights
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from importlib.resources import as_file, files
 from typing import NamedTuple
@@ -77,11 +78,12 @@ def load_student(
 
     name    "embedded", a folder, or a hub id; safetensors weights only, and no code from the repository runs
     dtype   by default bfloat16 on CUDA and float32 elsewhere
-    device  by default CUDA when there is one, else the CPU
+    device  by default CUDA when there is one, the process's own of several, else the CPU
     A tokenizer without a pad token pads with its end-of-text token.
     Raises ValueError when there is no such model, or one without safetensors weights or tokenizer.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # a number that accelerate and torchrun give
+    device = torch.device(device or (own if torch.cuda.is_available() else "cpu"))
     if name == "embedded":
         with as_file(files("negdistill") / "embedded") as folder:
             return _load(str(folder), dtype, device)

@@ -40,6 +40,7 @@ from tqdm import tqdm
 from negdistill.batching import Encoded, Example, Teacher, batches, collate, digest_encoded, encode, pad_id
 from negdistill.checkpoint import CHECKPOINT, State, adamw, hand_back, spread, trainable, whole
 from negdistill.losses import OBJECTIVES, TAUGHT, Objective
+from negdistill.processes import processes
 from negdistill.records import check_choice
 from negdistill.students import digest_weights
 
@@ -137,7 +138,7 @@ def train(
     plan = _plan(examples, config, order)
     if config.warmup_steps >= len(plan):
         raise ValueError(f"warmup_steps must be below all {len(plan)} steps; got {config.warmup_steps}")
-    accelerator = Accelerator(mixed_precision="no")  # its bfloat16 would leave the model's forward patched
+    accelerator = processes()  # without its bfloat16, which would leave the model's forward patched
     key = _key(model, examples, config, objective.__name__, teacher)
     wrapped = spread(model, accelerator)
     state = _state(wrapped if accelerator.is_fsdp2 else model, config, key, out_dir)
