@@ -206,6 +206,9 @@ def measure_model(arguments: argparse.Namespace) -> list[dict[str, object]]:
     weights = sum(parameter.nbytes for parameter in base.parameters())
     lora = LoraConfig(r=8, lora_alpha=16, lora_dropout=0.05, target_modules=["q_proj", "v_proj"])
     models = {"LoRA (PEFT)": get_peft_model(copy.deepcopy(base), lora), "NAT": attach(base, NATConfig())}
+    if arguments.compile:
+        for model in models.values():
+            model.compile()
     ids = torch.randint(0, arguments.vocabulary, (arguments.batch, arguments.length), device=device)
     peaks: dict[str, list[int]] = {name: [] for name in models}
     steps = {name: training_step(model.train(), ids, weights, peaks[name]) for name, model in models.items()}
@@ -257,6 +260,7 @@ def report(result: dict) -> str:
             + f"| {row['ratio_saved']:.2f} | {row['largest_difference']:.0e} |"
         )
     shape = f"width {p['model_width']}, {p['layers']} layers, vocabulary {p['vocabulary']}"
+    shape += ", compiled" if p["compile"] else ""
     lines += [
         "",
         f"Training step of a LLaMA ({shape}), {p['batch']} x {p['length']} tokens, q_proj and v_proj:",
@@ -291,6 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--batch", type=int, default=4, help="rows of the model's batch")
     add("--length", type=int, default=256, help="tokens per row")
     add("--repeats", type=int, default=10)
+    add("--compile", action="store_true", help="both models through torch.compile")
     add(
         "--llama-7b",
         action="store_true",
@@ -310,7 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "parameters": parameters,
     }
     result |= {"layer": layer, "model": measure_model(chosen)}
-    name = "nat-7b" if chosen.llama_7b else "nat"
+    name = ("nat-7b" if chosen.llama_7b else "nat") + ("-compiled" if chosen.compile else "")
     atomic_write_text(chosen.out / f"{name}.json", json.dumps(result, indent=1) + "\n")
     atomic_write_text(chosen.out / f"{name}.md", report(result))
     print(report(result))

@@ -1,4 +1,4 @@
-"""Command line: `python -m negdistill run | status | render | ask | data`."""
+"""Command line: `python -m negdistill run | status | render | ask | export | data`."""
 
 from __future__ import annotations
 
@@ -68,6 +68,12 @@ def ask(options: argparse.Namespace) -> None:
         say(f"{len(said)} rationales of {len(problems)} questions in {options.store}")
 
 
+def export(options: argparse.Namespace) -> None:
+    from negdistill.export import export
+
+    say(f"written: {export(options.fit_folder, options.out, options.student)}")
+
+
 def parser() -> argparse.ArgumentParser:
     from negdistill.download import add_data_parser
 
@@ -113,6 +119,16 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--max-cost", type=float, help="the most that all answers in the store may cost")
     command.add_argument("--dry-run", action="store_true", help="requests, tokens and cost; nothing is sent")
     command.set_defaults(func=ask)
+
+    command = commands.add_parser(
+        "export", help="a plain LoRA row for other libraries: adapter, merged, card"
+    )
+    command.add_argument("fit_folder", metavar="FIT_FOLDER", help="where a row was fitted")
+    command.add_argument("out", metavar="OUT", help="a new folder")
+    command.add_argument(
+        "--student", default="embedded", metavar="NAME", help="what it was fitted on (embedded)"
+    )
+    command.set_defaults(func=export)
 
     add_data_parser(commands)
     return top

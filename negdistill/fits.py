@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from accelerate import Accelerator
 from torch import nn
 
 from negdistill.artifacts import MANIFEST, RunFolder, atomic_path, digest_file, digest_json, remove
+from negdistill.checkpoint import CHECKPOINT
+from negdistill.processes import processes
 from negdistill.recipes import Settings
-from negdistill.train import CHECKPOINT
 
 if TYPE_CHECKING:
     from negdistill.students import Student
@@ -63,11 +63,6 @@ class Fit:
         """For tables: method, seed, lr, trainable_parameters, and the totals as steps, tokens, seconds."""
         own = {name: getattr(self, name) for name in ("method", "seed", "lr", "trainable_parameters")}
         return own | {name: getattr(self, f"total_{name}") for name in ("steps", "tokens", "seconds")}
-
-
-def processes() -> Accelerator:
-    """The processes that run together; unlike PartialState, Accelerator knows of `--cpu`."""
-    return Accelerator(mixed_precision="no")
 
 
 def digest_code(names: Iterable[str]) -> str:

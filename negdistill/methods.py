@@ -33,12 +33,12 @@ from negdistill.fits import (
     finished,
     follower,
     load_fit,
-    processes,
     write_fit,
 )
 from negdistill.nat import save_nat
 from negdistill.nat_unit import projections
 from negdistill.nce import TeacherCache, teacher_cache
+from negdistill.processes import processes
 from negdistill.recipes import SETTINGS, Settings, TrainingSet, few_shot_prefix, settings, training_set
 from negdistill.records import check_choice
 from negdistill.rows import MERGE, METHODS, NEGATIVE, WIDE, Method
@@ -67,6 +67,7 @@ __all__ = [
 CODE = (
     "adapters",
     "batching",
+    "checkpoint",
     "fits",
     "losses",
     "methods",
@@ -249,17 +250,11 @@ def _cache(
     key = digest_json([*named, [asdict(example) for example in examples]])
     context = student.model.config.get_text_config().max_position_embeddings
     rows = encode(examples, student.tokenizer, context, config.preset)
-    main = processes().is_main_process
-    if not main:
-        processes().wait_for_everyone()
     with stored(student.model, nat.folder / ADAPTER, "nat") as model:
-        cache = teacher_cache(
+        return teacher_cache(
             *(model, rows, pad_id(student.tokenizer), out_dir / f"teacher-{key[:12]}", *settings),
-            progress=config.train.progress and main,
+            progress=config.train.progress,
         )
-    if main:
-        processes().wait_for_everyone()
-    return cache
 
 
 def _make(

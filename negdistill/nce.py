@@ -33,6 +33,7 @@ from negdistill.batching import Encoded, collate, digest_encoded
 from negdistill.fits import digest_code
 from negdistill.losses import calibration_beta, forward_logits
 from negdistill.nat import require_trained, view
+from negdistill.processes import SharedFolder, processes, share
 from negdistill.records import check_choice
 from negdistill.students import digest_weights
 
@@ -159,6 +160,8 @@ def teacher_cache(
 ) -> TeacherCache:
     """The teachers' numbers for these rows, from the folder or computed into it.
 
+    Several processes share the files that are left to make; each has to call, with the same arguments.
+
     model        carries NAT with a trained negative branch, as `load_nat` leaves it; it is not changed
     encoded      rows as `batching.encode` gives them; `pad` as `pad_id`
     top_k        tokens of p_nat to keep where the vocabulary has more than 2 top_k, else it is kept in full,
@@ -179,18 +182,21 @@ def teacher_cache(
     folder, data = Path(folder), digest_encoded(encoded)
     inputs = {"data": data, "model": digest_weights(model.named_parameters()), "code": digest_code(CODE)}
     parameters = {"top_k": top_k, "temperature": temperature, "batch_size": batch_size, "shard": SHARD}
-    run = _run(folder, inputs, parameters)
+    shared = SharedFolder(folder, lambda folder: _run(folder, inputs, parameters))
     # rows of like length together; the plan is fixed, so that a continued pass meets the same batches
     order = sorted(range(len(encoded)), key=lambda row: len(encoded[row].input_ids))
     plan = [order[start : start + SHARD] for start in range(0, len(order), SHARD)]
-    with tqdm(total=len(order), unit="rationale", desc="teachers", disable=not progress) as bar:
-        for number, rows in enumerate(plan):
-            if f"{number:05d}.safetensors" not in run.manifest.artifacts:
-                tensors = _shard(model, [encoded[row] for row in rows], pad, top_k, temperature, batch_size)
-                with run.create(f"{number:05d}.safetensors") as path:
-                    save_file(tensors, path)
+    names = [f"{number:05d}.safetensors" for number in range(len(plan))]
+    todo = share([number for number, name in enumerate(names) if name not in shared.run.manifest.artifacts])
+    quiet = not (progress and processes().is_main_process)
+    with tqdm(total=sum(len(plan[n]) for n in todo), unit="rationale", desc="teachers", disable=quiet) as bar:
+        for number in todo:
+            rows = [encoded[row] for row in plan[number]]
+            tensors = _shard(model, rows, pad, top_k, temperature, batch_size)
+            with shared.own.create(names[number]) as path:
+                save_file(tensors, path)
             bar.update(len(rows))
-    return _read(run, plan, encoded, data, temperature)
+    return _read(shared.collect(), plan, encoded, data, temperature)
 
 
 def _run(folder: Path, inputs: dict[str, str], parameters: dict[str, object]) -> RunFolder:

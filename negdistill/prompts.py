@@ -113,25 +113,27 @@ def _asked(source: str, shots: int) -> tuple[str, tuple[Example, ...]]:
     return task, examples[:shots]
 
 
-def chat_messages(problem: Problem, shots: int = 0) -> list[dict[str, str]]:
-    """The turns of a chat, as OpenAI-compatible servers and chat templates take them; the first has the task.
+def chat_messages(problem: Problem, shots: int = 0, task: bool = True) -> list[dict[str, str]]:
+    """The turns of a chat, as OpenAI-compatible servers and chat templates take them.
 
     shots  number of worked examples, 0 to 3; 0 for a source without any. ValueError otherwise.
+    task   whether the first turn says what to do; a trained student was never told
     """
-    task, examples = _asked(problem.source, shots)
+    words, examples = _asked(problem.source, shots)
     turns = []
     for example in examples:
         turns += [("user", example.question), ("assistant", example.solution)]
     turns.append(("user", problem.question))
-    turns[0] = ("user", f"{task}\n\n{turns[0][1]}")
+    if task:
+        turns[0] = ("user", f"{words}\n\n{turns[0][1]}")
     return [{"role": role, "content": text} for role, text in turns]
 
 
-def completion_text(problem: Problem, shots: int = 0) -> str:
-    """One text for a model to continue, in the layout that students read; `shots` as in `chat_messages`."""
-    task, examples = _asked(problem.source, shots)
+def completion_text(problem: Problem, shots: int = 0, task: bool = True) -> str:
+    """One text for a model to continue, in the layout that students read; the rest as in `chat_messages`."""
+    words, examples = _asked(problem.source, shots)
     worked = [format_prompt(example.question) + example.solution for example in examples]
-    return "\n\n".join([task, *worked, format_prompt(problem.question)])
+    return "\n\n".join([*([words] if task else []), *worked, format_prompt(problem.question)])
 
 
 def most_prompt_tokens(texts: Iterable[str]) -> int:

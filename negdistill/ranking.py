@@ -29,19 +29,28 @@ from negdistill.adapters import lora, save_lora, stored
 from negdistill.answers import normalize
 from negdistill.artifacts import Manifest, RunFolder, digest_json, remove
 from negdistill.batching import Encoded, Example, batches, encode
+from negdistill.checkpoint import CHECKPOINT
 from negdistill.fits import ADAPTER, FIT, HISTORY, Fit, digest_code, finished
 from negdistill.ranker import LOSSES, PAIRED, Ranker, pairs, score
 from negdistill.recipes import Settings, TrainingSet
 from negdistill.records import Rationale, check_choice
 from negdistill.stats import wilson
 from negdistill.students import digest_weights
-from negdistill.train import CHECKPOINT, train
+from negdistill.train import train
 
 if TYPE_CHECKING:
     from negdistill.students import Student
 
 HEAD, VALID = "head.safetensors", "valid.jsonl"
-CODE = ("adapters", "batching", "losses", "ranker", "ranking", "train")  # the weights follow from these
+CODE = (
+    "adapters",
+    "batching",
+    "checkpoint",
+    "losses",
+    "ranker",
+    "ranking",
+    "train",
+)  # the weights follow from these
 NEGATIVES = ("own", "none", "random")
 
 # --- fit ----------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@
 In float32 on the CPU equal seeds give equal samples, whatever the batch size, the set of prompts or n: the
 first 4 of 16 samples are the 4. `draws` says how rarely a token differs all the same; `log_prob` is the same
 to about 1e-5. In bfloat16 another batch size gives other samples of the same distribution.
+
+Several processes share the prompts and all get all samples, those of one process: launch them as for `train`.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from negdistill.batching import encode_prompts
 from negdistill.decoding import SLACK, Engine, token_bytes
 from negdistill.draws import Rules
 from negdistill.nat_unit import DualLinear
+from negdistill.processes import SharedFolder, everyones, processes, share
 from negdistill.records import Sample, read_records, write_records
 from negdistill.students import digest_weights
 
@@ -70,7 +73,7 @@ def sample(
     batch_size      rows computed together, by default what the memory holds, at most MOST_ROWS
     out_dir         folder that keeps what was drawn. A run that was killed continues there, and with the same
                     batch_size on one CPU thread ends with the same samples.jsonl, bit for bit; a finished one
-                    is read back.
+                    is read back. Several processes need one that all of them see
 
     ValueError for no prompt, a prompt without tokens or without room in the context, a number out of its
     range, a view of a model without NAT, a view that was never trained, a model whose state is more than keys
@@ -89,17 +92,18 @@ def sample(
         drawn = store.read() if store else {}
         order = sorted(ids, key=lambda key: (-len(ids[key]), key))
         columns = min(len(ids[order[0]]) + max_new_tokens, context) + SLACK
-        waiting = [key for key in order if key not in drawn]
-        with tqdm(total=n * len(ids), initial=n * len(drawn), unit="sample", disable=not progress) as bar:
+        waiting, made = share([key for key in order if key not in drawn]), {}
+        with _bar(n * len(drawn), n * len(waiting), progress) as bar:
             if waiting:
                 rows = min(batch_size or automatic_batch_size(student, columns), n * len(ids))
                 engine = Engine(student, rows, columns, context, bar)
                 size = max(1, WAVE * rows // n)
             while waiting:
-                made = engine.run({key: ids[key] for key in waiting[:size]}, rules)
-                waiting, drawn = waiting[size:], drawn | made
+                wave = engine.run({key: ids[key] for key in waiting[:size]}, rules)
                 if store:
-                    store.write(made)
+                    store.write(order.index(waiting[0]), wave)
+                waiting, made = waiting[size:], made | wave
+    drawn |= dict(everyones(list(made.items())))
     samples = [one for key in prompts for one in drawn[key]]
     if store:
         store.finish(samples)
@@ -117,6 +121,11 @@ def automatic_batch_size(student: Student, columns: int) -> int:
     logits = 32 * student.model.config.get_text_config().vocab_size  # bytes of a row, with copies in float64
     row = columns * token_bytes(student.model) + logits
     return max(1, min(MOST_ROWS.get(device.type, MOST_ROWS["cpu"]), int(MEMORY * memory / row)))
+
+
+def _bar(done: int, left: int, progress: bool) -> tqdm:
+    quiet = not (progress and processes().is_main_process)
+    return tqdm(total=done + left, initial=done, unit="sample", disable=quiet)
 
 
 def _check_room(ids: Mapping[str, Sequence[int]], context: int) -> None:
@@ -164,42 +173,53 @@ class _Store:
         parameters = {**asdict(rules), "view": view}
         self.manifest = Manifest(inputs=inputs, parameters=parameters, seed=rules.seed)
         self.folder = folder
-        if (folder / MANIFEST).is_file():
-            self.run = RunFolder.open(folder)
-            self._refuse_others()
-        else:
-            self.run = RunFolder.start(folder, parameters=parameters, inputs=inputs, seed=rules.seed)
+        self.shared = SharedFolder(folder, self._open)
 
-    def _refuse_others(self) -> None:
+    def _open(self, folder: Path) -> RunFolder:
+        wanted = self.manifest
+        if not (folder / MANIFEST).is_file():
+            return RunFolder.start(
+                folder, parameters=wanted.parameters, inputs=wanted.inputs, seed=wanted.seed
+            )
+        run = RunFolder.open(folder)
         pairs = [
-            (getattr(self.run.manifest, part).get(name), value, name)
+            (getattr(run.manifest, part).get(name), value, name)
             for part in ("inputs", "parameters")
-            for name, value in getattr(self.manifest, part).items()
+            for name, value in getattr(wanted, part).items()
         ]
         other = [name for there, here, name in pairs if there != here]
-        if other or self.run.manifest.key != self.manifest.key:
+        if other or run.manifest.key != wanted.key:
             raise ValueError(
-                f"out_dir must be new or of the same run; {self.folder} differs in "
+                f"out_dir must be new or of the same run; {folder} differs in "
                 f"{', '.join(other) or 'its fields'}; take another folder or remove it"
             )
+        return run
 
     def read(self) -> dict[str, list[Sample]]:
-        """What is there, by problem id."""
+        """What was there when the processes began, by problem id."""
         drawn: dict[str, list[Sample]] = {}
-        names = self.run.manifest.artifacts
-        for name in [SAMPLES] if SAMPLES in names else names:
-            for one in read_records(self.run.path(name), Sample):
+        names = self.shared.run.manifest.artifacts
+        for name in [SAMPLES] if SAMPLES in names else list(names):
+            for one in read_records(self.shared.run.path(name), Sample):
                 drawn.setdefault(one.problem_id, []).append(one)
         return drawn
 
-    def write(self, drawn: Mapping[str, Sequence[Sample]]) -> None:
-        with self.run.create(f"wave-{len(self.run.manifest.artifacts):05d}.jsonl") as path:
+    def write(self, place: int, drawn: Mapping[str, Sequence[Sample]]) -> None:
+        """Keep a wave; `place` is that of its first prompt among all, so its name is its own."""
+        with self.shared.own.create(f"wave-{place:05d}.jsonl") as path:
             write_records(path, [one for group in drawn.values() for one in group])
 
     def finish(self, samples: Sequence[Sample]) -> None:
-        if SAMPLES not in self.run.manifest.artifacts:
-            self.run = RunFolder(self.folder, replace(self.manifest, seconds=self.run.manifest.seconds))
-            with self.run.create(SAMPLES) as path:
+        """Put all samples in the place of the waves."""
+        with processes().main_process_first():
+            if processes().is_main_process:
+                self._finish(samples)
+
+    def _finish(self, samples: Sequence[Sample]) -> None:
+        if SAMPLES not in (before := self.shared.run.manifest).artifacts:
+            run = RunFolder(self.folder, replace(self.manifest, seconds=before.seconds))
+            with run.create(SAMPLES) as path:
                 write_records(path, samples)
         for wave in self.folder.glob("wave-*.jsonl"):
             remove(wave)
+        self.shared.clear()

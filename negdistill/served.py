@@ -57,6 +57,7 @@ class OpenAITeacher:
     concurrency  requests at once     timeout  seconds of silence after which a request is given up
     chat         whether to ask for chat completions; False: completions, for base models
     shots        worked examples, as in `prompts`     max_tokens  longest answer
+    task         whether it is told what to do; False: the bare question, for a student that `export` wrote
     prices       of a million prompt tokens and of a million completion tokens, in any currency
     options      further fields of the request, such as {"top_p": 0.9}; None leaves a field out, for example
                  {"max_tokens": None, "max_completion_tokens": 4096, "temperature": None}
@@ -72,6 +73,7 @@ class OpenAITeacher:
     _: KW_ONLY
     chat: bool = True
     shots: int = 0
+    task: bool = True
     max_tokens: int = 1024
     prices: tuple[float, float] | None = None
     options: Mapping[str, object] | None = None
@@ -106,9 +108,9 @@ class OpenAITeacher:
 
     def _body(self, problem: Problem, temperature: float) -> dict[str, object]:
         if self.chat:
-            asked: dict[str, object] = {"messages": chat_messages(problem, self.shots)}
+            asked: dict[str, object] = {"messages": chat_messages(problem, self.shots, self.task)}
         else:
-            asked = {"prompt": completion_text(problem, self.shots), "stop": [STOP]}
+            asked = {"prompt": completion_text(problem, self.shots, self.task), "stop": [STOP]}
         settings = {"temperature": temperature, "max_tokens": self.max_tokens, **(self.options or {})}
         return {"model": self.model} | asked | {name: v for name, v in settings.items() if v is not None}
 
@@ -117,8 +119,8 @@ class OpenAITeacher:
 
     def most_tokens(self, problem: Problem) -> tuple[int, int]:
         if not self.chat:
-            return most_prompt_tokens([completion_text(problem, self.shots)]), self._limit
-        turns = chat_messages(problem, self.shots)
+            return most_prompt_tokens([completion_text(problem, self.shots, self.task)]), self._limit
+        turns = chat_messages(problem, self.shots, self.task)
         return most_prompt_tokens([turn["content"] for turn in turns]), self._limit
 
     def answer(self, slots: Sequence[Slot], keep: Keep, budget: Budget) -> None:

@@ -8,8 +8,10 @@ otherwise   a folder or hub id with safetensors weights
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from importlib.resources import as_file, files
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -24,6 +27,12 @@ from transformers import (
 )
 
 from negdistill import arithmetic
+from negdistill.records import check_choice
+
+QUANTIZED = {
+    "8bit": {"load_in_8bit": True},
+    "4bit": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+}
 
 
 class Student(NamedTuple):
@@ -72,29 +81,43 @@ def load_student(
     name: str = "embedded",
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
+    quantize: str | None = None,
 ) -> Student:
     """Load a causal language model for inference or training.
 
     name    "embedded", a folder, or a hub id; safetensors weights only, and no code from the repository runs
     dtype   by default bfloat16 on CUDA and float32 elsewhere
-    device  by default CUDA when there is one, else the CPU
+    device  by default CUDA when there is one, the process's own of several, else the CPU
+    quantize  "8bit" (LLM.int8) or "4bit" (NF4): what bitsandbytes keeps the projections in. LoRA and NAT
+              train on top in full precision. Such a base is another model, with other answers
     A tokenizer without a pad token pads with its end-of-text token.
-    Raises ValueError when there is no such model, or one without safetensors weights or tokenizer.
+    Raises ValueError when there is no such model, or one without safetensors weights or tokenizer, and for
+    quantize without bitsandbytes.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if quantize is not None:
+        check_choice("quantize", quantize, QUANTIZED)
+        if find_spec("bitsandbytes") is None:
+            raise ValueError(
+                f"quantize={quantize!r} needs bitsandbytes, which is not installed; "
+                "pip install bitsandbytes, or leave it out"
+            )
+    own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # a number that accelerate and torchrun give
+    device = torch.device(device or (own if torch.cuda.is_available() else "cpu"))
     if name == "embedded":
         with as_file(files("negdistill") / "embedded") as folder:
-            return _load(str(folder), dtype, device)
-    return _load(str(name), dtype, device)
+            return _load(str(folder), dtype, device, quantize)
+    return _load(str(name), dtype, device, quantize)
 
 
-def _load(name: str, dtype: torch.dtype | None, device: torch.device) -> Student:
+def _load(name: str, dtype: torch.dtype | None, device: torch.device, quantize: str | None) -> Student:
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    options = {"dtype": dtype, "use_safetensors": True, "attn_implementation": "sdpa"}
+    if quantize is not None:  # on the device at once: bitsandbytes quantises as it arrives there
+        config = BitsAndBytesConfig(**QUANTIZED[quantize], bnb_4bit_compute_dtype=dtype)
+        options |= {"quantization_config": config, "device_map": {"": device}}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, use_safetensors=True, attn_implementation="sdpa"
-        )
+        model = AutoModelForCausalLM.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
@@ -103,4 +126,4 @@ def _load(name: str, dtype: torch.dtype | None, device: torch.device) -> Student
         ) from error
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
-    return Student(model.to(device).eval(), tokenizer)
+    return Student((model if quantize else model.to(device)).eval(), tokenizer)

@@ -9,7 +9,11 @@ Whatever the model has with requires_grad is trained. The batches of a step and 
 (seed, step) alone. So a run that was killed continues to the same weights, bit for bit on one CPU thread, and
 an evaluation in between changes nothing.
 
-Several processes share the rows of each micro-batch: `accelerate launch --num_processes N script.py` on GPUs.
+Several processes share the rows of each micro-batch. On GPUs accelerate starts them, with the model whole in
+each (DDP) or in shards (FSDP2):
+
+    accelerate launch --config_file launch/ddp.yaml --num_processes 4 script.py      # or fsdp2.yaml
+
 On CPUs accelerate starts one process whatever N is, and torchrun has to start the others (gloo):
 
     accelerate launch --num_processes 2 --cpu --no_python torchrun --standalone --nproc_per_node 2 script.py
@@ -17,12 +21,11 @@ On CPUs accelerate starts one process whatever N is, and torchrun has to start t
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -31,14 +34,13 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
-from negdistill.artifacts import atomic_path
 from negdistill.batching import Encoded, Example, Teacher, batches, collate, digest_encoded, encode, pad_id
+from negdistill.checkpoint import CHECKPOINT, State, adamw, hand_back, spread, trainable, whole
 from negdistill.losses import OBJECTIVES, TAUGHT, Objective
+from negdistill.processes import processes
 from negdistill.records import check_choice
 from negdistill.students import digest_weights
 
@@ -46,7 +48,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SCHEDULES = ("linear", "cosine")
-CHECKPOINT = "checkpoint.safetensors"
 COLUMNS = ("step", "epoch", "loss", "lr", "grad_norm", "tokens", "seconds")
 
 OnEpoch = Callable[[int, nn.Module], Mapping[str, float] | None]
@@ -137,14 +138,16 @@ def train(
     plan = _plan(examples, config, order)
     if config.warmup_steps >= len(plan):
         raise ValueError(f"warmup_steps must be below all {len(plan)} steps; got {config.warmup_steps}")
-    accelerator = Accelerator(mixed_precision="no")  # its bfloat16 would leave the model's forward patched
-    if accelerator.num_processes > 1:
-        model.to(accelerator.device)
-    state = _state(model, config, _key(model, examples, config, objective.__name__, teacher), out_dir)
-    loop = _Loop(model, objective, examples, plan, pad_id(tokenizer), config, state, accelerator, teacher)
+    accelerator = processes()  # without its bfloat16, which would leave the model's forward patched
+    key = _key(model, examples, config, objective.__name__, teacher)
+    wrapped = spread(model, accelerator)
+    state = _state(wrapped if accelerator.is_fsdp2 else model, config, key, out_dir)
+    models, pad = (model, wrapped), pad_id(tokenizer)
+    loop = _Loop(*models, objective, examples, plan, pad, config, state, accelerator, teacher)
     with torch.random.fork_rng(devices=[loop.device] if loop.device.type == "cuda" else []):
         try:
             loop.run(on_epoch)
+            hand_back(state.parameters, model)
         finally:
             model.eval()
     extra = dict.fromkeys(name for row in state.history for name in row if name not in COLUMNS)
@@ -195,64 +198,17 @@ def _key(
     return key if teacher is None else key | {"teacher": teacher.key}
 
 
-@dataclass(slots=True)
-class _State:
-    """What training changes, and what a checkpoint therefore holds; `file` is None where none is kept."""
-
-    parameters: dict[str, nn.Parameter]
-    optimizer: torch.optim.Optimizer
-    key: dict[str, object]
-    file: Path | None
-    history: list[dict[str, float]] = field(default_factory=list)
-
-    def save(self) -> None:
-        """Write weights, optimiser state and history: all of it or, when killed, none of it."""
-        columns = list(dict.fromkeys(name for row in self.history for name in row))
-        rows = [[row.get(name, math.nan) for name in columns] for row in self.history]
-        tensors = {"history": torch.tensor(rows, dtype=torch.float64)}
-        for name, parameter in self.parameters.items():
-            for part, value in {"weight": parameter.detach(), **self.optimizer.state[parameter]}.items():
-                tensors[f"{part}/{name}"] = value.contiguous()
-        with atomic_path(self.file) as path:
-            save_file(tensors, path, metadata={"key": json.dumps(self.key), "columns": json.dumps(columns)})
-
-    def load(self) -> None:
-        """Continue from the file; ValueError if it belongs to another run."""
-        with safe_open(self.file, framework="pt") as stored:
-            metadata = stored.metadata() or {}
-            key = json.loads(metadata.get("key", "{}"))
-            if differs := [name for name in self.key if key.get(name) != self.key[name]]:
-                raise ValueError(
-                    f"out_dir holds the checkpoint of another run, {self.file}: other {', '.join(differs)}; "
-                    "choose another folder, or delete the file to start afresh"
-                )
-            names = json.loads(metadata["columns"])
-            for row in stored.get_tensor("history").tolist():
-                self.history.append({n: v for n, v in zip(names, row, strict=True) if not math.isnan(v)})
-            for place in set(stored.keys()) - {"history"}:
-                part, name = place.split("/", 1)
-                parameter, value = self.parameters[name], stored.get_tensor(place)
-                if part == "weight":
-                    parameter.data.copy_(value)
-                else:
-                    self.optimizer.state[parameter][part] = value.to(parameter.device)
-
-
 def _state(
-    model: nn.Module, config: TrainConfig, key: dict[str, object], out_dir: str | Path | None
-) -> _State:
+    trained: nn.Module, config: TrainConfig, key: dict[str, object], out_dir: str | Path | None
+) -> State:
     """The state to start from: fresh, or the checkpoint in `out_dir`."""
     if config.checkpoint_every is not None and out_dir is None:
         raise ValueError("checkpoint_every needs out_dir, the folder of the checkpoint; got out_dir=None")
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    parameters = trainable(trained)
     if not parameters:
         raise ValueError("model must have a parameter to train; requires_grad is False for all of them")
-    matrices, vectors = ([p for p in parameters.values() if (p.ndim > 1) is many] for many in (True, False))
-    decayed = {"params": matrices, "weight_decay": config.weight_decay}
-    groups = [decayed, {"params": vectors, "weight_decay": 0.0}]
-    fused = all(p.device.type in ("cpu", "cuda") for p in parameters.values())
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=fused)
-    state = _State(parameters, optimizer, key, None if out_dir is None else Path(out_dir) / CHECKPOINT)
+    optimizer = adamw(parameters.values(), config.lr, config.weight_decay)
+    state = State(parameters, optimizer, key, None if out_dir is None else Path(out_dir) / CHECKPOINT)
     if state.file is not None and state.file.exists():
         state.load()
     return state
@@ -261,12 +217,13 @@ def _state(
 @dataclass(frozen=True, slots=True)
 class _Loop:
     model: nn.Module
+    wrapped: nn.Module  # what computes
     objective: Objective
     encoded: Sequence[Encoded]
     plan: list[_Step]
     pad: int
     config: TrainConfig
-    state: _State
+    state: State
     accelerator: Accelerator
     teacher: Teacher | None
 
@@ -279,7 +236,7 @@ class _Loop:
         history, total, optimizer = self.state.history, len(self.plan), self.state.optimizer
         tokens, seconds = (int(history[-1]["tokens"]), history[-1]["seconds"]) if history else (0, 0.0)
         started = time.perf_counter() - seconds
-        wrapped = self.accelerator.prepare_model(self.model.train(), device_placement=False)
+        self.wrapped.train()
         quiet = not (self.config.progress and self.accelerator.is_main_process)
         with tqdm(total=total, initial=len(history), unit="step", disable=quiet) as bar:
             for number in range(len(history), total):
@@ -287,7 +244,7 @@ class _Loop:
                 rate = learning_rate(number, total, self.config)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                loss, norm = self.gradient(wrapped, number)
+                loss, norm = self.gradient(number)
                 optimizer.step()
                 tokens += step.tokens
                 seconds = time.perf_counter() - started
@@ -298,13 +255,12 @@ class _Loop:
                     history[-1] |= self.evaluate(on_epoch, step.epoch + 1)
                     started = time.perf_counter() - seconds
                 if self.state.file and (done or (number + 1) % (self.config.checkpoint_every or total) == 0):
-                    if self.accelerator.is_main_process:
-                        self.state.save()
+                    self.state.save(self.accelerator.is_main_process)
                     self.accelerator.wait_for_everyone()
                 bar.set_postfix_str(f"loss {loss:.3f}, {tokens / seconds:,.0f} tokens/s", refresh=False)
                 bar.update()
 
-    def gradient(self, wrapped: nn.Module, number: int) -> tuple[float, float]:
+    def gradient(self, number: int) -> tuple[float, float]:
         """Put the clipped gradient of a step into the parameters; its mean loss, its norm before clipping.
 
         Every process knows the plan, so the number of targets to divide by needs no communication. One whose
@@ -325,13 +281,14 @@ class _Loop:
             if self.teacher is not None:
                 batch |= self.teacher(share)
             batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-            with nullcontext() if index + 1 == len(micro) else self.accelerator.no_sync(wrapped):
+            with nullcontext() if index + 1 == len(micro) else self.accelerator.no_sync(self.wrapped):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                    loss = self.objective(wrapped, batch)
+                    loss = self.objective(self.wrapped, batch)
                 self.accelerator.backward(loss * (world / targets))  # processes are averaged
             summed = summed + loss.detach()
         norm = nn.utils.clip_grad_norm_(self.state.parameters.values(), self.config.max_grad_norm)
-        loss, norm = (self.accelerator.reduce(summed, "sum") / targets).item(), norm.item()
+        loss = (self.accelerator.reduce(summed, "sum") / targets).item()
+        norm = whole(norm).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             ids = ", ".join(self.encoded[i].id for rows in micro for i in rows)
             kept = self.state.file if self.state.file and self.state.file.exists() else "none"
@@ -342,9 +299,10 @@ class _Loop:
         return loss, norm
 
     def evaluate(self, on_epoch: OnEpoch, epoch: int) -> dict[str, float]:
+        hand_back(self.state.parameters, self.model)
         self.model.eval()
         numbers = {name: float(value) for name, value in (on_epoch(epoch, self.model) or {}).items()}
-        self.model.train()
+        self.wrapped.train()
         if taken := sorted(numbers.keys() & set(COLUMNS)):
             raise ValueError(f"on_epoch must not return {taken[0]!r}, a column of the history; rename it")
         return numbers

@@ -6,6 +6,7 @@ from fractions import Fraction
 import pytest
 
 from negdistill.answers import final_answer
+from negdistill.batching import format_prompt
 from negdistill.prompts import (
     ARITHMETIC,
     MATH,
@@ -62,6 +63,13 @@ def test_chat_and_text_hold_the_same(source, shots):
     assert text.endswith("Problem:\nHow much is $1 + 1$?\nSolution:\n")
     for turn in turns:
         assert turn["content"].removeprefix(task + "\n\n") in text
+
+
+def test_a_trained_student_is_asked_the_bare_question():
+    assert chat_messages(problem(), task=False) == [{"role": "user", "content": problem().question}]
+    assert completion_text(problem(), task=False) == format_prompt(problem().question)
+    for shots in (0, 2):
+        assert completion_text(problem(), shots).endswith("\n\n" + completion_text(problem(), shots, False))
 
 
 @pytest.mark.parametrize(("source", "shots", "most"), [("math", 4, 3), ("gsm8k", -1, 3), ("mine", 1, 0)])

@@ -16,6 +16,7 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 from negdistill.artifacts import digest_tree
 from negdistill.batching import real_text_tokenizer
+from negdistill.checkpoint import CHECKPOINT
 from negdistill.methods import fit
 from negdistill.nat_unit import NATConfig
 from negdistill.ranker import LOSSES, PAIRED, score
@@ -33,7 +34,7 @@ from negdistill.recipes import Settings, TrainingSet
 from negdistill.records import Problem, Rationale
 from negdistill.stats import wilson
 from negdistill.students import Student
-from negdistill.train import CHECKPOINT, TrainConfig
+from negdistill.train import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 TOKENIZER = real_text_tokenizer(["Problem:\nSolution:\n0123456789+="] * 4, vocab_size=270)

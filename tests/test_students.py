@@ -9,11 +9,15 @@ import torch
 import transformers
 from transformers import GPT2Config, LlamaConfig, Qwen2Config
 
+from negdistill import students
+from negdistill.adapters import integrate, lora
 from negdistill.answers import final_answer
 from negdistill.arithmetic import generate, tokenizer
 from negdistill.arithmetic_world import calculate
-from negdistill.batching import format_prompt
-from negdistill.students import load_student, new_student
+from negdistill.batching import Example, format_prompt
+from negdistill.nat import EMBEDDED
+from negdistill.students import digest_weights, load_student, new_student
+from negdistill.train import TrainConfig, train
 
 CONFIGS = {
     "GPT2LMHeadModel": GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=64),
@@ -138,6 +142,38 @@ def test_what_is_no_student_is_refused(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"not weights")  # a pickle is never opened
     with pytest.raises(ValueError, match="safetensors weights"):
         load_student(str(tmp_path), device="cpu")
+
+
+# --- quantised ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quantize", ["8bit", "4bit"])
+def test_adapters_train_on_a_quantised_base(quantize):
+    pytest.importorskip("bitsandbytes")
+    student = load_student(device="cpu", quantize=quantize)
+    plain = load_student(device="cpu")
+    layer = student.model.model.layers[0].mlp.down_proj
+    assert not layer.weight.is_floating_point() and student.model.lm_head.weight.dtype == torch.float32
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
+    with torch.no_grad():
+        expected, got = plain.model(ids).logits, student.model(ids).logits
+    assert 0 < (got - expected).abs().max() < 0.2 * expected.abs().max()
+    examples = [Example(str(a), format_prompt(f"Tom has {a} shells."), f"{a}.") for a in range(8)]
+    config = TrainConfig(max_steps=4, batch_size=8, lr=3e-3, progress=False)
+    before = digest_weights(student.model.named_parameters())
+    for put_on in (lora, integrate):
+        with put_on(student.model, EMBEDDED) as model:
+            loss = train(model, student.tokenizer, examples, config).loss
+        assert loss.iloc[-1] < loss.iloc[0]
+        assert digest_weights(student.model.named_parameters()) == before
+
+
+def test_bad_quantisation_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match="quantize must be one of 8bit, 4bit; got '2bit'"):
+        load_student(quantize="2bit")
+    monkeypatch.setattr(students, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="quantize='8bit' needs bitsandbytes, .*; pip install bitsandbytes"):
+        load_student(quantize="8bit")
 
 
 def test_importing_the_world_needs_no_torch():

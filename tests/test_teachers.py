@@ -1,17 +1,16 @@
 """Teachers, against `transformers serve` with the embedded student, behind a proxy that fails on purpose."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
 
 import pytest
 import torch
+from conftest import serving
 from faulty_proxy import Proxy
 
 from negdistill import arithmetic
@@ -44,30 +43,8 @@ def student_folder(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def server(student_folder):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-    line = "import sys; from transformers.cli.transformers import main; sys.exit(main())"
-    flags = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", line, "serve", student_folder, *flags],
-        env=os.environ | own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        for _ in range(600):
-            assert process.poll() is None
-            try:
-                direct.open(f"{address}/health")
-                break
-            except OSError:
-                time.sleep(0.1)
+    with serving(student_folder) as address:
         yield address
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from safetensors import safe_open
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from negdistill.batching import Example, batches, encode, format_prompt, real_text_tokenizer
+from negdistill.checkpoint import CHECKPOINT
 from negdistill.losses import likelihood
-from negdistill.train import CHECKPOINT, COLUMNS, TrainConfig, learning_rate, train
+from negdistill.train import COLUMNS, TrainConfig, learning_rate, train
 
 ROOT = Path(__file__).parents[1]
 TOKENIZER = real_text_tokenizer(["Problem:\nSolution:\n0123456789+="] * 4, vocab_size=270)
