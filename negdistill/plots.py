@@ -159,10 +159,11 @@ def differences(table: pd.DataFrame, label: str) -> Figure:
     """
     _require("table", table, "teacher", "method", "difference", "low", "high")
     methods, teachers = list(table["method"].unique()), list(table.groupby("teacher", sort=False))
-    figure, axes = plt.subplots(layout="constrained", figsize=(5.8, 1.2 + 0.32 * len(methods)))
+    height = 1.2 + max(0.32, 0.13 * len(teachers)) * len(methods)  # marks of one line do not touch
+    figure, axes = plt.subplots(layout="constrained", figsize=(5.8, height))
     axes.axvline(0, color=TEXT, linewidth=1)
     for place, (teacher, part) in enumerate(teachers):
-        shift = (place - (len(teachers) - 1) / 2) * 0.5 / len(teachers)
+        shift = (place - (len(teachers) - 1) / 2) * 0.6 / len(teachers)
         heights = [methods.index(method) + shift for method in part["method"]]
         look = _look(place) | {"linestyle": "", "label": teacher}
         axes.errorbar(part["difference"], heights, xerr=_whiskers(part, "difference"), **look)

@@ -7,6 +7,8 @@
     asdiv, multiarith, svamp      test only                          a file
     folder/my.jsonl    the field `split`, else 8, 1 and 1 of ten     file: its own rationales, or another file
 
+Questions of another kind, for students that were trained on one of these, are `Task.shifted`.
+
 A row of such a file is {"question": ..., "answer": ...} with, if there are any, "rationales" (a list of
 texts), "solution", "subject", "level", "id" and "split". A teacher's file holds `Rationale` or `Reply` rows,
 as `teachers.generate` stores them. Which of ten a question belongs to follows from its text alone.
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +30,7 @@ from negdistill.records import Problem, Rationale, check_choice, read_rows, unpa
 from negdistill.sources import PROBLEM_SETS, TDG, load_problems, load_rationales
 
 SPLITS = ("train", "valid", "test")
+SHIFTS = tuple(name for name in arithmetic.SPLITS if name not in SPLITS)  # of the embedded benchmark
 GRADINGS: Mapping[str, tuple[str, Rule]] = {  # rules of `final_answer` and of `equivalent`
     "boxed": ("boxed", "exact"),
     "latex": ("lenient", "math"),
@@ -46,11 +49,13 @@ class Task:
     name     as in PROBLEM_SETS, or the path of a file
     extract  rule of `final_answer`
     rule     rule of `equivalent`
+    shift    "", or one of SHIFTS: its questions are those of "test"
     """
 
     name: str
     extract: str
     rule: Rule
+    shift: str = ""
 
     @property
     def grading(self) -> dict[str, object]:
@@ -62,6 +67,17 @@ class Task:
         """Whether it is the embedded benchmark, which knows the steps of every question."""
         return self.name == "arithmetic"
 
+    @property
+    def shifted(self) -> dict[str, Task]:
+        """Tasks whose test questions are of another kind than this one's, by name.
+
+        For the embedded benchmark its shifted splits, graded as it is; for every other task gsm8k, asdiv,
+        multiarith and svamp, each under its own rules, and without itself.
+        """
+        if self.generated:
+            return {name: replace(self, shift=name) for name in SHIFTS}
+        return {name: load_task(name) for name in _NUMBERS if name != self.name}
+
     def questions(self, split: str, n: int | None = None, seed: int = 0) -> list[Problem]:
         """n questions of a split, drawn with the seed, in the order of their file; None: all there are.
 
@@ -69,7 +85,8 @@ class Task:
         """
         check_choice("split", split, SPLITS)
         if self.generated:
-            return load_problems(self.name, split, n=n, seed=seed)
+            part = self.shift if split == "test" and self.shift else split
+            return load_problems(self.name, part, n=n, seed=seed)
         there = self._splits[split]
         if not there:
             have = ", ".join(name for name in SPLITS if self._splits[name])

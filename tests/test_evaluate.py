@@ -9,13 +9,18 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from negdistill import arithmetic
-from negdistill.batching import Example, format_prompt
+from negdistill.batching import Example, format_prompt, real_text_tokenizer
 from negdistill.evaluate import Follow, evaluate, predictions
-from negdistill.methods import fit, settings, training_set
+from negdistill.methods import adapted, fit, settings, training_set
 from negdistill.nat import NATConfig, attach, detach, view
-from negdistill.records import Problem
-from negdistill.tables import accuracy_table
+from negdistill.recipes import taught
+from negdistill.records import Problem, Rationale
+from negdistill.sample import sample
+from negdistill.students import Student
+from negdistill.tables import accuracy_table, method_table
+from negdistill.tasks import load_task
 from negdistill.train import TrainConfig, train
+from negdistill.voting import sampled
 
 TOKENIZER = arithmetic.tokenizer()
 CONTEXT = 128
@@ -281,3 +286,35 @@ def test_problems_may_lack_subject_and_level(student):
     bare = [Problem("1", "3 + 4", "7", "7", "", None, "svamp")]
     frame = evaluate(student, bare, max_new_tokens=2)
     assert frame["level"].isna().all() and accuracy_table(frame, "level")["questions"].tolist() == [1]
+
+
+def test_real_questions_of_another_kind_pass_through_the_same_calls(data_dir, monkeypatch, tmp_path):
+    """A student that knows nothing: what is right here is right by chance, and no result."""
+    monkeypatch.setenv("NEGDISTILL_DATA", str(data_dir))
+    task = load_task("math")
+    data = taught(task, "tdg-gpt-3.5-turbo", questions=20, samples=4)
+    tokenizer = real_text_tokenizer([one.text for one in data.positives + data.negatives], vocab_size=500)
+    torch.manual_seed(0)
+    config = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config |= {"vocab_size": len(tokenizer), "max_position_embeddings": 2048}
+    made = Student(LlamaForCausalLM(LlamaConfig(**config)).eval(), tokenizer)
+    at = settings(max_steps=2, batch_size=4, progress=False)
+    fits = [fit(name, made, data, at, tmp_path) for name in ("CoT KD", "NAT")]
+    assert set(task.shifted) == {"gsm8k", "asdiv", "multiarith", "svamp"}
+    for name, other in task.shifted.items():
+        problems = other.questions("test", 8)
+        frame = predictions(made, fits, problems, max_new_tokens=24, **other.grading)
+        assert frame.groupby("method")["problem_id"].agg(list).eq([[p.id for p in problems]] * 2).all()
+        table = method_table(frame)
+        assert list(table.index) == ["CoT KD", "NAT"] and table["accuracy"].between(0, 1).all()
+        by_subject = accuracy_table(frame, "subject")
+        assert by_subject.groupby("method")["questions"].sum().eq(8).all()
+        prompts = {problem.id: format_prompt(problem.question) for problem in problems}
+        with adapted(made, fits[1]) as student:
+            drawn = sample(student, prompts, 4, max_new_tokens=24, progress=False)
+        panel = sampled(problems, drawn, **other.grading)
+        assert panel.group.shape == (8, 4) and (panel.elected() <= panel.right.any(axis=1)).all()
+        right = [
+            Rationale(p.id, 0, f"So it is {p.answer}. The answer is {p.answer}.", "key") for p in problems
+        ]
+        assert sampled(problems, right, **other.grading).elected().all(), name

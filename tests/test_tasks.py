@@ -32,6 +32,24 @@ def test_arithmetic_is_the_embedded_benchmark():
     assert task.grading == {"extract": "boxed", "rule": "exact"} and task.generated
 
 
+def test_shifted_questions_of_the_embedded_benchmark_are_its_other_splits():
+    task = load_task(grading="latex")
+    assert set(task.shifted) == set(arithmetic.SPLITS) - set(SPLITS)
+    for name, other in task.shifted.items():
+        assert other.questions("test", 5, seed=3) == arithmetic.generate(name, 5, 3)
+        assert other.questions("train", 5, seed=3) == task.questions("train", 5, seed=3)
+        assert other.grading == task.grading and other.generated
+
+
+def test_shifted_questions_of_other_tasks_are_the_four_word_problem_sets(mine, data_dir, monkeypatch):
+    monkeypatch.setenv("NEGDISTILL_DATA", str(data_dir))
+    assert list(load_task(mine).shifted) == ["gsm8k", "asdiv", "multiarith", "svamp"]
+    assert list(load_task("gsm8k").shifted) == ["asdiv", "multiarith", "svamp"]
+    for name, other in load_task("math").shifted.items():
+        assert other == load_task(name) and other.grading == {"extract": "lenient", "rule": "number"}
+        assert {problem.source for problem in other.questions("test", 3)} == {name}
+
+
 def test_math_holds_out_a_tenth_of_its_training_questions(data_dir, monkeypatch):
     monkeypatch.setenv("NEGDISTILL_DATA", str(data_dir))
     task = load_task("math")
