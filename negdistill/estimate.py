@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, Pretrain
 from negdistill.nat_unit import projections, widths
 from negdistill.planning import Job
 from negdistill.recipes import Settings, settings
+from negdistill.rows import METHODS
 from negdistill.students import load_student
 from negdistill.tasks import load_task
 
@@ -129,11 +130,22 @@ def work(job: Job, rows: int) -> Work | None:
         return Work((2 + rows) * p["steps"] * seeds, (own + (rows + 2) * p["test_questions"]) * seeds)
     if number == "07":
         rankers = (2 * len(p["losses"]) + 2 + seeds) * p["ranker_steps"]
-        trainings = {"CoT KD": 1, "NAT": 2, "NCE": 3}
-        steps = sum(trainings.get(name, 1) for name in p["students"]) * epoch * p["epochs"] * seeds
+        steps = sum(map(_trainings, p["students"])) * epoch * p["epochs"] * seeds
         each = p["n"] * (p["test_questions"] + p["valid_questions"]) + p["own_samples"] * p["questions"]
         return Work(steps + rankers, each * len(p["students"]) * seeds)
+    if number == "08":
+        counts = [_trainings(name) for name in p["methods"]]
+        places = len(p["shifted"] or load_task(p["task"]).shifted)
+        asked = p["test_questions"] + places * p["shifted_questions"]
+        answers = (len(counts) + 1 + len(p["voters"]) * p["n"]) * asked
+        steps = (sum(counts) + max(counts)) * p["steps"] + p["ranker_steps"]
+        return Work(steps * seeds, answers * seeds)
     return None
+
+
+def _trainings(name: str) -> int:
+    """How many trainings a row of the methods table takes, with all that it uses."""
+    return bool(METHODS[name].data) + sum(map(_trainings, METHODS[name].uses))
 
 
 @lru_cache(maxsize=8)
