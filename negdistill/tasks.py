@@ -11,7 +11,7 @@ Questions of another kind, for students that were trained on one of these, are `
 
 A row of such a file is {"question": ..., "answer": ...} with, if there are any, "rationales" (a list of
 texts), "solution", "subject", "level", "id" and "split". A teacher's file holds `Rationale` or `Reply` rows,
-as `teachers.generate` stores them. Which of ten a question belongs to follows from its text alone.
+as `teachers.generate` stores them. A row without a solution has its answer, in a box, for one. Which of ten a question belongs to follows from its text alone.
 """
 
 from __future__ import annotations
@@ -222,7 +222,10 @@ def _own(row: dict, name: str) -> tuple[str, Problem, list[Rationale]]:
         raise ValueError("rationales must be a list of texts")
     split = row.get("split") or {0: "valid", 1: "test"}.get(_tenth(question), "train")
     check_choice("split", split, SPLITS)
-    texts_of = {part: str(row.get(part) or "") for part in ("solution", "subject")}
+    texts_of = {
+        "solution": str(row.get("solution") or rf"\boxed{{{answer}}}"),
+        "subject": str(row.get("subject") or ""),
+    }
     problem = Problem(str(key), question, answer, level=level, source=name, **texts_of)
     return split, problem, [Rationale(problem.id, index, text, OWN) for index, text in enumerate(texts)]
 

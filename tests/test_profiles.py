@@ -111,4 +111,4 @@ def test_one_gpu(student, clone, data_dir, monkeypatch):
 def test_a_file_of_ones_own(clone, data_dir, monkeypatch):
     monkeypatch.setenv("NEGDISTILL_DATA", str(data_dir))  # for its questions of another kind
     (clone / "tests").symlink_to(find_root() / "tests")
-    run_all(clone, "your-data", samples=4, answer_tokens=8, methods=SMALL["methods"][1:])  # no solutions
+    run_all(clone, "your-data", samples=4, answer_tokens=8)

@@ -83,6 +83,7 @@ def test_a_file_runs_by_its_path(mine):
     data = training_set(train, task.rationales(train, "file", 2), **task.grading)
     assert len(data.positives) == 30 and len(data.negatives) == 30
     assert {r.teacher for r in data.positives} == {"file"} and train[0].source == "mine.jsonl"
+    assert all(problem.solution == rf"\boxed{{{problem.answer}}}" for problem in train)
 
 
 def test_the_split_of_a_question_follows_from_its_text(mine, tmp_path):
