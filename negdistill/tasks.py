@@ -11,7 +11,8 @@ Questions of another kind, for students that were trained on one of these, are `
 
 A row of such a file is {"question": ..., "answer": ...} with, if there are any, "rationales" (a list of
 texts), "solution", "subject", "level", "id" and "split". A teacher's file holds `Rationale` or `Reply` rows,
-as `teachers.generate` stores them. A row without a solution has its answer, in a box, for one. Which of ten a question belongs to follows from its text alone.
+as `teachers.generate` stores them. A row without a solution has its answer, in a box, for one. Which of ten a
+question belongs to follows from its text alone.
 """
 
 from __future__ import annotations
