@@ -1,7 +1,7 @@
 """NAT on a model: attach it, choose what forward computes, save it.
 
     attach    W0  ->  DualLinear(W0; A+, B+, A-, B-, W_Q, W_K, W_1, W_2)        detach is the way back
-    trained   A+, B+ and the unit; W0, A- and B- are frozen
+    trained   A+, B+ and the unit; W0, A- and B- are frozen (other ways, for ablations: NATConfig)
 
     view    every adapted projection computes    on disk
     base    W0 x
@@ -52,8 +52,8 @@ def attach(model: nn.Module, config: NATConfig, neg: str | Path | None = None) -
     neg  folder of a PEFT LoRA of the same base and projections, of any rank; None: an empty negative branch,
          h- = W0 x
 
-    Afterwards A+, B+ and the unit require gradients and nothing else does; the view is "nat". A+ and the unit
-    draw on torch's random numbers, the same ones whatever `neg` is.
+    Afterwards A+, B+ and the unit require gradients and nothing else does, unless `config` has it otherwise;
+    the view is "nat". A+ and the unit draw on torch's random numbers, the same ones whatever `neg` is.
     Raises ValueError for a name that matches no projection, a model that already carries adapters, and an
     adapter of another base or of other projections.
     """
@@ -67,8 +67,11 @@ def attach(model: nn.Module, config: NATConfig, neg: str | Path | None = None) -
         layer = DualLinear(base_layer, len(pairs[name][0]) if pairs else 1, scaling, name, state)
         if pairs:
             _fill(layer, "neg", pairs[name])
-        layer.lora_A["neg"].requires_grad_(False)
-        layer.lora_B["neg"].requires_grad_(False)
+        layer.lora_A["neg"].requires_grad_(config.train_neg)
+        layer.lora_B["neg"].requires_grad_(config.train_neg)
+        if config.mix == "sum":
+            for part in UNIT:
+                getattr(layer, part).requires_grad_(False)
         _replace(model, name, layer)
     return model
 
@@ -136,8 +139,12 @@ def require_trained(model: nn.Module, name: str) -> None:
     For whoever evaluates, samples from or exports a view. The weights themselves tell, so it survives saving.
     """
     check_choice("view", name, VIEWS)
-    layers = _layers(model).values()
-    last = (layer.value_out if name == "nat" else layer.lora_B[name] for layer in layers if name != "base")
+    layers, branch = _layers(model).values(), name
+    if name == "nat" and _state(model).config.mix == "sum":
+        branch = "pos"
+    last = (
+        layer.value_out if branch == "nat" else layer.lora_B[branch] for layer in layers if name != "base"
+    )
     if name != "base" and not any(linear.weight.any() for linear in last):
         raise ValueError(
             f"the view {name!r} was never trained, it equals the base: train it, or choose another"
@@ -148,8 +155,8 @@ def require_trained(model: nn.Module, name: str) -> None:
 def collect_alpha(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     """Collect the weight of h- from every forward of the nat view within the block.
 
-    Yields a dictionary: module name -> one tensor per forward, alpha in [-0.5, 0.5], (B, T, 1), float32 or
-    float64, without gradient. The weight of h+ is 1 - alpha.
+    Yields a dictionary: module name -> one tensor per forward, alpha in [-0.5, 0.5] (with `shift`, in
+    [-shift, 1 - shift]), (B, T, 1), float32 or float64, without gradient. The weight of h+ is 1 - alpha.
     """
     state = _state(model)
     before, state.alpha = state.alpha, {}

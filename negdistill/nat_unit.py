@@ -31,8 +31,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from negdistill.records import check_choice
+
 VIEWS = ("base", "pos", "neg", "nat")
 BRANCHES = ("pos", "neg")
+MIXES = ("unit", "sum")
 UNIT = ("query", "key", "value_in", "value_out")  # W_Q, W_K, W_1, W_2
 
 
@@ -46,6 +49,11 @@ class NATConfig:
                     (the released code drops there too, with a second mask).
     target_modules  names of the projections, each the last part or parts of a module's name
     unit_dim        width u of query, key and value
+
+    For ablations; the defaults are the paper's:
+    shift           what the softmax weight of h- is lowered by, in [0, 1]: alpha- in [-shift, 1 - shift]
+    train_neg       whether the negative pair is trained too, from where it is; an empty one stays empty
+    mix             "unit"; or "sum", without a unit: out = W0 x + s+ B+ A+ x + s- B- A- x, which starts at h-
     """
 
     r: int = 8
@@ -53,6 +61,9 @@ class NATConfig:
     dropout: float = 0.05
     target_modules: tuple[str, ...] = ("q_proj", "v_proj")
     unit_dim: int = 128
+    shift: float = 0.5
+    train_neg: bool = False
+    mix: str = "unit"
 
     def __post_init__(self) -> None:
         for name in ("r", "unit_dim"):
@@ -63,6 +74,9 @@ class NATConfig:
             raise ValueError(f"lora_alpha must be above 0; got {self.lora_alpha!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1); got {self.dropout!r}")
+        if not 0 <= self.shift <= 1:
+            raise ValueError(f"shift must be in [0, 1]; got {self.shift!r}")
+        check_choice("mix", self.mix, MIXES)
         names = self.target_modules
         if isinstance(names, str) or not names or not all(isinstance(name, str) and name for name in names):
             raise ValueError(f'target_modules must be names such as ("q_proj", "v_proj"); got {names!r}')
@@ -95,25 +109,27 @@ class Integrate(torch.autograd.Function):
     mixes  [-s+ W_1 B+, s- W_1 B-], [u, r+ + r-]
     n_pos  r+
     w1, w2 [u, d_out], [d_out, u]
+    shift  of NATConfig, the 1/2 in alpha-
 
-    All but `kept` have one dtype. Returns out [..., d_out] and alpha- [..., 1], in [-0.5, 0.5], float32 or
-    wider, without gradient. Plain autograd would also keep z, gelu(z), their sum and a dropped copy of x.
+    All but `kept` have one dtype. Returns out [..., d_out] and alpha- [..., 1], in [-shift, 1 - shift],
+    float32 or wider, without gradient. Plain autograd would also keep z, gelu(z), their sum and a dropped
+    copy of x.
     """
 
     @staticmethod
-    def forward(ctx, x, y, kept, scale, reads, mixes, n_pos, w1, w2):
+    def forward(ctx, x, y, kept, scale, reads, mixes, n_pos, w1, w2, shift):
         flat, base = x.flatten(0, -2), y.flatten(0, -2)
         read = F.linear(flat, reads)
         low, scores = read.chunk(2, dim=1)
         if kept is not None:
             low[:, :n_pos] = F.linear(flat * kept.flatten(0, -2), reads[:n_pos]) * scale
         wide = torch.promote_types(x.dtype, torch.float32)
-        alpha = (low * scores).sum(1, keepdim=True, dtype=wide).sigmoid() - 0.5
+        alpha = (low * scores).sum(1, keepdim=True, dtype=wide).sigmoid() - shift
         shared = F.linear(base, w1)
         z_pos, z_neg = Integrate.branches(shared, low, mixes, n_pos)
         mixed = torch.lerp(F.gelu(z_pos), F.gelu(z_neg), alpha.to(x.dtype))
         out = torch.addmm(base, mixed, w2.t())
-        ctx.scale, ctx.n_pos = scale, n_pos
+        ctx.scale, ctx.n_pos, ctx.shift = scale, n_pos, shift
         ctx.save_for_backward(x, y, kept, reads, mixes, w1, w2, read, alpha, shared)
         alpha = alpha.view(*x.shape[:-1], 1)
         ctx.mark_non_differentiable(alpha)
@@ -137,7 +153,8 @@ class Integrate(torch.autograd.Function):
         d_w2 = d_out.t() @ torch.lerp(g_pos, g_neg, weight)
         d_mixed = d_out @ w2
         d_alpha = (d_mixed * (g_neg - g_pos)).sum(1, keepdim=True, dtype=alpha.dtype)
-        d_score = (d_alpha * (0.25 - alpha * alpha)).to(x.dtype)  # derivative of sigmoid(s) - 1/2
+        centred = alpha - (0.5 - ctx.shift)  # sigmoid(s) - 1/2
+        d_score = (d_alpha * (0.25 - centred * centred)).to(x.dtype)  # derivative of sigmoid(s)
         d_g_neg = d_mixed * weight
         d_z_pos = torch.ops.aten.gelu_backward(d_mixed - d_g_neg, z_pos)
         d_z_neg = torch.ops.aten.gelu_backward(d_g_neg, z_neg)
@@ -150,7 +167,7 @@ class Integrate(torch.autograd.Function):
         )
         d_x = None if d_x is None else d_x.view(x.shape)
         d_y = torch.addmm(d_out, d_shared, w1).view(y.shape) if ctx.needs_input_grad[1] else None
-        return d_x, d_y, None, None, d_reads, d_mixes, None, d_shared.t() @ base, d_w2
+        return d_x, d_y, None, None, d_reads, d_mixes, None, d_shared.t() @ base, d_w2, None
 
     @staticmethod
     def backward_reads(flat, kept, scale, n_pos, reads, d_read, needs_x):
@@ -226,7 +243,11 @@ class DualLinear(nn.Module):
         y = self.base_layer(x)
         if self.state.view == "base":
             return y
-        return self.integrate(x, y) if self.state.view == "nat" else self.add(self.state.view, x, y)
+        if self.state.view != "nat":
+            return self.add(self.state.view, x, y)
+        if self.state.config.mix == "sum":
+            return self.add("neg", x, self.add("pos", x, y))
+        return self.integrate(x, y)
 
     def add(self, branch: str, x: Tensor, y: Tensor) -> Tensor:
         """h+ or h- from x and W0 x, computed as PEFT does."""
@@ -253,9 +274,8 @@ class DualLinear(nn.Module):
             reads, mixes = (matrix.to(y.dtype) for matrix in self.fold())
             w1, w2 = self.value_in.weight.to(y.dtype), self.value_out.weight.to(y.dtype)
             n_pos = len(self.lora_A["pos"].weight)
-            out, alpha = Integrate.apply(
-                x.to(y.dtype), y, kept, 2**16 / self.share, reads, mixes, n_pos, w1, w2
-            )
+            weights = (reads, mixes, n_pos, w1, w2, self.state.config.shift)
+            out, alpha = Integrate.apply(x.to(y.dtype), y, kept, 2**16 / self.share, *weights)
         if self.state.alpha is not None:
             self.state.alpha.setdefault(self.name, []).append(alpha)
         return out

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,7 +119,7 @@ def times(matrix, vector):
     return [sum(m * v for m, v in zip(row, vector, strict=True)) for row in matrix]
 
 
-def reference(layer, x, x_pos=None):
+def reference(layer, x, x_pos=None, shift=0.5):
     """out [B][T][d_out] and alpha- [B][T] of the published formula, number by number."""
     names = {"q": layer.query, "k": layer.key, "v1": layer.value_in, "v2": layer.value_out}
     m = {name: linear.weight.tolist() for name, linear in names.items()}
@@ -142,8 +143,8 @@ def reference(layer, x, x_pos=None):
             }
             total = sum(math.exp(number) for number in score.values())
             alpha = {
-                "pos": math.exp(score["pos"]) / total + 0.5,
-                "neg": math.exp(score["neg"]) / total - 0.5,
+                "pos": math.exp(score["pos"]) / total + shift,
+                "neg": math.exp(score["neg"]) / total - shift,
             }
             for branch in h:
                 inner = [z * 0.5 * (1 + math.erf(z / math.sqrt(2))) for z in times(m["v1"], h[branch])]
@@ -179,6 +180,45 @@ def test_forward_is_the_published_formula(base):
     assert 0.01 < alpha.abs().max() < 0.5
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.3, 1.0])
+def test_another_shift_moves_the_weights(shift):
+    config = NATConfig(r=2, lora_alpha=3, dropout=0.0, target_modules=("p",), unit_dim=3, shift=shift)
+    layer = one_layer(config=config)
+    x = torch.randn(2, 3, 6, dtype=torch.float64)
+    out, alpha = reference(layer, x, shift=shift)
+    with collect_alpha(layer) as collected:
+        torch.testing.assert_close(layer(x), out, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(collected["p"][0], alpha[..., None], rtol=1e-12, atol=1e-12)
+    assert alpha.min() >= -shift and alpha.max() <= 1 - shift
+
+
+def test_a_plain_sum_adds_both_branches():
+    config = NATConfig(r=2, lora_alpha=3, dropout=0.0, target_modules=("p",), unit_dim=3, mix="sum")
+    layer = one_layer(config=config)
+    x = torch.randn(2, 3, 6, dtype=torch.float64)
+    with torch.no_grad():
+        expected = [
+            [
+                [
+                    y + layer.scaling["pos"] * p + layer.scaling["neg"] * n
+                    for y, p, n in zip(
+                        layer.base_layer(token).tolist(),
+                        *(
+                            times(
+                                layer.lora_B[b].weight.tolist(), times(layer.lora_A[b].weight.tolist(), token)
+                            )
+                            for b in ("pos", "neg")
+                        ),
+                        strict=True,
+                    )
+                ]
+                for token in sequence
+            ]
+            for sequence in x
+        ]
+        torch.testing.assert_close(layer(x), torch.tensor(expected, dtype=x.dtype), rtol=1e-12, atol=1e-12)
+
+
 def test_the_positive_pair_alone_sees_dropped_input():
     config = NATConfig(r=2, lora_alpha=3, dropout=0.5, target_modules=("p",), unit_dim=3)
     layer = one_layer(config=config).train()
@@ -200,13 +240,11 @@ def test_keep_mask_keeps_its_share(share):
     assert abs(kept.double().mean().item() - p) < 5 * math.sqrt(p * (1 - p) / n) + 1 / n
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize(("dropout", "shift"), [(0.0, 0.5), (0.4, 0.5), (0.0, 0.0), (0.4, 1.0)])
 @pytest.mark.parametrize("x_needs_gradient", [True, False])
-def test_gradients_are_those_of_finite_differences(dropout, x_needs_gradient):
-    config = NATConfig(r=2, lora_alpha=3, dropout=dropout, target_modules=("p",), unit_dim=3)
-    layer = one_layer(config=config).train()
-    for linear in (layer.lora_A["neg"], layer.lora_B["neg"]):  # also for whoever thaws the negative pair
-        linear.requires_grad_(True)
+def test_gradients_are_those_of_finite_differences(dropout, shift, x_needs_gradient):
+    at = {"r": 2, "lora_alpha": 3, "target_modules": ("p",), "unit_dim": 3, "train_neg": True}
+    layer = one_layer(config=NATConfig(**at, dropout=dropout, shift=shift)).train()
     names, values = zip(*((n, p) for n, p in layer.named_parameters() if p.requires_grad), strict=True)
     assert len(names) == 8
     x = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=x_needs_gradient)
@@ -274,6 +312,40 @@ def test_training_moves_what_is_trainable_and_nothing_else(tmp_path):
     train(model.train())
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name]) != parameter.requires_grad, name
+
+
+def test_a_negative_pair_may_be_trained_and_a_unit_left_out(tmp_path):
+    folder, _ = peft_folder(tmp_path / "negative", llama())
+    kinds = {"unit": {"query", "key", "value_in", "value_out"}, "pos": {"lora_A.pos", "lora_B.pos"}}
+    kinds["neg"] = {"lora_A.neg", "lora_B.neg"}
+    for changes, expected in (
+        ({"train_neg": True}, {"unit", "pos", "neg"}),
+        ({"mix": "sum"}, {"pos"}),
+        ({"mix": "sum", "train_neg": True}, {"pos", "neg"}),
+        ({"shift": 1.0}, {"unit", "pos"}),
+    ):
+        model = attach(llama(), replace(QV, **changes), neg=folder)
+        if changes.get("mix") == "sum":
+            torch.testing.assert_close(logits(model), logits(model, "neg"), rtol=0, atol=1e-6)
+            with pytest.raises(ValueError, match="the view 'nat' was never trained"):
+                require_trained(model, "nat")
+        before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+        train(model.train())
+        for name, parameter in model.named_parameters():
+            trains = any(part in name for kind in expected for part in kinds[kind])
+            assert torch.equal(parameter, before[name]) != trains == parameter.requires_grad, (changes, name)
+        save_nat(model.eval(), tmp_path / "nat")
+        loaded = load_nat(llama(), tmp_path / "nat")
+        assert all(torch.equal(logits(loaded, name), logits(model, name)) for name in VIEWS)
+
+
+def test_a_folder_from_before_these_settings_still_loads(saved):
+    model, folder = saved
+    stored = json.loads((folder / "nat_config.json").read_text())
+    for name in ("shift", "train_neg", "mix"):
+        del stored["config"][name]
+    (folder / "nat_config.json").write_text(json.dumps(stored))
+    assert torch.equal(logits(load_nat(llama(), folder)), logits(model))
 
 
 @pytest.mark.parametrize("rslora", [False, True])
@@ -529,6 +601,8 @@ def test_an_empty_negative_branch_is_saved_too(tmp_path):
         ({"lora_alpha": 0}, "lora_alpha must be above 0; got 0"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\); got 1.0"),
         ({"dropout": -0.1}, r"dropout must be in \[0, 1\); got -0.1"),
+        ({"shift": 1.1}, r"shift must be in \[0, 1\]; got 1.1"),
+        ({"mix": "mean"}, "mix must be one of unit, sum; got 'mean'"),
         ({"target_modules": "q_proj"}, "target_modules must be names such as"),
         ({"target_modules": ()}, "target_modules must be names such as"),
     ],
