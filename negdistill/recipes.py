@@ -3,6 +3,7 @@
 TrainingSet   questions, right rationales, wrong rationales   -->  examples of one kind
 augmented     the same with the right ones of a student's own samples among the positives
 taught        a task, a teacher                               -->  TrainingSet
+fewer_negatives, mislabelled   a part of its wrong rationales; some labels exchanged
 Settings      adapters, optimiser, budget, seed               the embedded student's, the paper's, faithful to
                                                               the released code
 """
@@ -128,6 +129,33 @@ def augmented(
             largest[one.problem_id] += 1
             new.append(Rationale(one.problem_id, largest[one.problem_id], one.text, one.teacher))
     return replace(data, positives=(*data.positives, *new))
+
+
+def fewer_negatives(data: TrainingSet, share: float, seed: int = 0) -> TrainingSet:
+    """The training set with a share of its wrong rationales, in [0, 1], drawn with the seed; none for 0."""
+    return replace(data, negatives=tuple(data.negatives[at] for at in _drawn(data.negatives, share, seed)))
+
+
+def mislabelled(data: TrainingSet, share: float, seed: int = 0) -> TrainingSet:
+    """The training set with a share of all labels exchanged, right for wrong and wrong for right.
+
+    share  in [0, 1], of all rationales together; drawn with the seed
+    """
+    both = (*data.positives, *data.negatives)
+    changed = set(_drawn(both, share, seed))
+    right = [(at < len(data.positives)) != (at in changed) for at in range(len(both))]
+    sides = (
+        tuple(one for one, label in zip(both, right, strict=True) if label is side) for side in (True, False)
+    )
+    return TrainingSet(data.problems, *sides)
+
+
+def _drawn(rationales: Sequence[Rationale], share: float, seed: int) -> list[int]:
+    """Places of a share of the rationales, in order."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must lie between 0 and 1; got {share}")
+    order = np.random.default_rng(seed).permutation(len(rationales))
+    return sorted(order[: round(share * len(rationales))].tolist())
 
 
 def gains(before: TrainingSet, after: TrainingSet, by: str = "subject") -> pd.DataFrame:

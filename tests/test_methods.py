@@ -33,7 +33,7 @@ from negdistill.methods import (
 )
 from negdistill.nat import NATConfig, view
 from negdistill.nce import BETA_MODES
-from negdistill.recipes import augmented, gains, taught
+from negdistill.recipes import augmented, fewer_negatives, gains, mislabelled, taught
 from negdistill.records import Problem, Rationale
 from negdistill.tasks import load_task
 from negdistill.train import train
@@ -197,6 +197,27 @@ def test_augmented_keeps_what_is_right_and_new():
     assert augmented(more, samples) == more
     with pytest.raises(ValueError, match="rationales must belong to problems; got problem_id 'p9'"):
         augmented(made, [Rationale("p9", 0, "x", "NAT")])
+
+
+def test_fewer_negatives_and_exchanged_labels():
+    problems = arithmetic.generate("train", 20, 0)
+    data = training_set(problems, arithmetic.teach(problems, "weak", n=4))
+    both = {*data.positives, *data.negatives}
+    fewer = fewer_negatives(data, 0.25, seed=1)
+    assert len(fewer.negatives) == round(0.25 * len(data.negatives)) and fewer.positives == data.positives
+    assert list(fewer.negatives) == [one for one in data.negatives if one in fewer.negatives]
+    assert fewer.negatives != fewer_negatives(data, 0.25, seed=2).negatives
+    assert fewer_negatives(data, 1) == data and not fewer_negatives(data, 0).negatives
+    noisy = mislabelled(data, 0.1, seed=1)
+    assert {*noisy.positives, *noisy.negatives} == both and noisy.problems == data.problems
+    assert len(set(noisy.positives) ^ set(data.positives)) == round(0.1 * len(both))
+    assert set(noisy.positives) - set(data.positives) and set(data.positives) - set(noisy.positives)
+    assert mislabelled(data, 0) == data
+    swapped = mislabelled(data, 1)
+    assert (swapped.positives, swapped.negatives) == (data.negatives, data.positives)
+    for change in (fewer_negatives, mislabelled):
+        with pytest.raises(ValueError, match="share must lie between 0 and 1; got 1.5"):
+            change(data, 1.5)
 
 
 def test_gains_by_hand():
