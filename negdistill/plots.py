@@ -225,7 +225,11 @@ def alpha_means(questions: pd.DataFrame, x: str, hue: str) -> Figure:
     axes.axhline(0, color=TEXT, linewidth=1)
     names = list(questions[hue].unique())
     markers = [MARKERS[place % len(MARKERS)] for place in range(len(names))]
-    look = {"dodge": 0.1 * len(names), "linestyle": "none", "err_kws": {"linewidth": 1.2}}
+    look = {
+        "dodge": 0.1 * len(names) if len(names) > 1 else False,
+        "linestyle": "none",
+        "err_kws": {"linewidth": 1.2},
+    }
     palette = _colours(len(names))
     sns.pointplot(
         questions, x=x, y="alpha", hue=hue, markers=markers, palette=palette, ax=axes, **look, **INTERVAL
@@ -276,7 +280,11 @@ def beta_means(questions: pd.DataFrame, x: str, hue: str) -> Figure:
     _require("questions", questions, x, hue, "beta")
     figure, axes = plt.subplots(layout="constrained")
     names = list(questions[hue].unique())
-    look = {"dodge": 0.1 * len(names), "linestyle": "none", "err_kws": {"linewidth": 1.2}}
+    look = {
+        "dodge": 0.1 * len(names) if len(names) > 1 else False,
+        "linestyle": "none",
+        "err_kws": {"linewidth": 1.2},
+    }
     look |= {"markers": [MARKERS[place % len(MARKERS)] for place in range(len(names))]}
     sns.pointplot(
         questions, x=x, y="beta", hue=hue, palette=_colours(len(names)), ax=axes, **look, **INTERVAL
