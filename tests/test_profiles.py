@@ -72,11 +72,10 @@ def clone(tmp_path):
     return tmp_path
 
 
-def run_all(root, profile, only=(), **more):
-    """Every chapter that has a task, in small; what it wrote is read back and checked against its digest."""
+def run_some(root, profile, numbers, **more):
+    """Chapters in small; what they wrote is read back and checked against its digest."""
     chapters = [job.name for job in plan(root, profile) if "task" in job.parameters]
-    assert len(chapters) >= 5
-    for name in only or chapters:
+    for name in (name for name in chapters if name[:2] in numbers):
         run_dir = str(root / "runs" / name)
         (known,) = [job.parameters for job in plan(root, profile) if job.name == name]
         given = {key: value for key, value in {**SMALL, **more}.items() if key in known}
@@ -91,8 +90,8 @@ def run_all(root, profile, only=(), **more):
 
 def test_the_paper(student, clone, data_dir, monkeypatch):
     monkeypatch.setenv("NEGDISTILL_DATA", str(data_dir))
-    run_all(clone, "paper", student=str(student))
-    run_all(clone, "paper", ["03_negative_adapter"], student=str(student), recipe="faithful")
+    run_some(clone, "paper", ["03"], student=str(student), recipe="faithful")
+    run_some(clone, "paper", ["06", "07", "08"], student=str(student))
 
 
 def test_one_gpu(student, clone, data_dir, monkeypatch):
@@ -105,11 +104,11 @@ def test_one_gpu(student, clone, data_dir, monkeypatch):
             texts = [problem.solution, problems[place - 1].solution]
             said += [Rationale(problem.id, i, text, "somebody") for i, text in enumerate(texts)]
     write_records(clone / "rationales.jsonl", said)
-    run_all(clone, "one-gpu", student=str(student), samples=2, teacher=str(clone / "rationales.jsonl"),
+    run_some(clone, "one-gpu", ["04", "05"], student=str(student), samples=2, teacher=str(clone / "rationales.jsonl"),
             teachers=[str(clone / "rationales.jsonl")])  # fmt: skip
 
 
 def test_a_file_of_ones_own(clone, data_dir, monkeypatch):
     monkeypatch.setenv("NEGDISTILL_DATA", str(data_dir))  # for its questions of another kind
     (clone / "tests").symlink_to(find_root() / "tests")
-    run_all(clone, "your-data", samples=4, answer_tokens=8)
+    run_some(clone, "your-data", ["03", "07"], samples=4, answer_tokens=8)
