@@ -103,12 +103,12 @@ def test_one_gpu(student, clone, data_dir, monkeypatch):
         for place, problem in enumerate(problems):
             texts = [problem.solution, problems[place - 1].solution]
             said += [Rationale(problem.id, i, text, "somebody") for i, text in enumerate(texts)]
-    write_records(clone / "rationales.jsonl", said)
-    run_some(clone, "one-gpu", ["04", "05"], student=str(student), samples=2, teacher=str(clone / "rationales.jsonl"),
-            teachers=[str(clone / "rationales.jsonl")])  # fmt: skip
+    teacher = str(clone / "rationales.jsonl")
+    write_records(teacher, said)
+    names = {"student": str(student), "teacher": teacher, "teachers": [teacher]}
+    run_some(clone, "one-gpu", ["04", "05"], samples=2, **names)
 
 
-def test_a_file_of_ones_own(clone, data_dir, monkeypatch):
-    monkeypatch.setenv("NEGDISTILL_DATA", str(data_dir))  # for its questions of another kind
+def test_a_file_of_ones_own(clone):
     (clone / "tests").symlink_to(find_root() / "tests")
     run_some(clone, "your-data", ["03", "07"], samples=4, answer_tokens=8)
