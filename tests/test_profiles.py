@@ -35,7 +35,7 @@ SMALL = {
     "voters": ["CoT KD"],
     "shifted_questions": 4,
     "ranker_steps": 2,
-    "changes": {"warmup_steps": 0, "gradient_accumulation_steps": 8, "unit_dim": 8},
+    "changes": {"warmup_steps": 0, "gradient_accumulation_steps": 2, "unit_dim": 8},
 }
 
 
