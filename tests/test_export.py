@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import serving
 from safetensors.torch import load_file
+from serving import serving
 
 from negdistill import arithmetic
 from negdistill.__main__ import main

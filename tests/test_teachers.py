@@ -10,8 +10,8 @@ from collections import Counter
 
 import pytest
 import torch
-from conftest import serving
 from faulty_proxy import Proxy
+from serving import serving
 
 from negdistill import arithmetic
 from negdistill.__main__ import main
