@@ -104,7 +104,7 @@ def test_unknown_rules_are_refused():
         final_answer("5", "last")
     with pytest.raises(ValueError, match="rule must be one of exact, math, number, string; got 'sympy'"):
         equivalent("5", "5", "sympy")
-    with pytest.raises(ValueError, match="extract must be one of boxed, lenient; got 'box'"):
+    with pytest.raises(ValueError, match="extract must be one of boxed, lenient, choice, text; got 'box'"):
         grade([], [], extract="box")
     with pytest.raises(ValueError, match="rule must be one of exact, math, number, string; got 'box'"):
         grade([], [], rule="box")
