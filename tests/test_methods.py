@@ -278,6 +278,9 @@ def test_settings_of_the_paper():
         "dropout": 0.05,
         "target_modules": ("q_proj", "v_proj"),
         "unit_dim": 128,
+        "shift": 0.5,
+        "train_neg": False,
+        "mix": "unit",
     }
     one = paper.train
     assert (one.lr, one.epochs, one.warmup_steps) == (3e-4, 20, 200)
