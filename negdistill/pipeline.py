@@ -16,7 +16,8 @@ meaning there:
                                          notebook of the profile: Path(run_dir).parent / "MM_other"
     seed = 0                             recorded in the provenance
 
-A notebook that reads artefacts of others names them in its metadata: {"negdistill": {"needs": ["MM_other"]}}.
+A notebook's artefact predictions.parquet, who answered what, is copied to NN_name.parquet beside the executed
+notebook. A notebook that reads artefacts of others names them in its metadata: {"negdistill": {"needs": ["MM_other"]}}.
 A profile's section `common` goes to every notebook that has the parameter, a section NN_name to that one.
 A change of prose runs nothing: the executed notebook takes the new prose and keeps its outputs.
 """
@@ -24,6 +25,7 @@ A change of prose runs nothing: the executed notebook takes the new prose and ke
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections import deque
@@ -61,6 +63,7 @@ QUIET = {  # what loading a model and importing tqdm would say on stderr, which 
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "PYTHONWARNINGS": "ignore:IProgress not found",
 }
+PREDICTIONS = "predictions.parquet"
 INJECTED = "injected-parameters"  # papermill's tag of the cell that overrides defaults
 ONE_THREAD = {  # smoke outputs are compared with the committed ones, so their sums must run in one order
     **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")},
@@ -125,6 +128,9 @@ def execute(job: Job, inputs: Mapping[str, str]) -> Manifest:
             seconds=round(time.monotonic() - began, 1),
         )
         nbformat.write(with_outputs(source, executed, made), temporary)
+    if PREDICTIONS in made.artifacts:
+        with atomic_path(job.target.with_suffix(".parquet")) as temporary:
+            shutil.copyfile(RunFolder.open(job.run_dir).path(PREDICTIONS), temporary)
     remove(failed)
     return made
 
