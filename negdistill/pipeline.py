@@ -16,8 +16,8 @@ meaning there:
                                          notebook of the profile: Path(run_dir).parent / "MM_other"
     seed = 0                             recorded in the provenance
 
-A notebook's artefact predictions.parquet, who answered what, is copied to NN_name.parquet beside the executed
-notebook. A notebook that reads artefacts of others names them in its metadata: {"negdistill": {"needs": ["MM_other"]}}.
+A notebook that reads artefacts of others names them in its metadata: {"negdistill": {"needs": ["MM_other"]}}.
+Its artefact predictions.parquet, who answered what, goes beside the executed notebook as NN_name.parquet.
 A profile's section `common` goes to every notebook that has the parameter, a section NN_name to that one.
 A change of prose runs nothing: the executed notebook takes the new prose and keeps its outputs.
 """

@@ -183,13 +183,15 @@ def _rational(form: str) -> Fraction | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Panel:
-    """Candidates of Q questions, n each: ids (Q,) of the questions and three arrays (Q, n).
+    """Candidates of Q questions, n each: ids (Q,) of the questions and four arrays (Q, n).
 
+    answers   their texts, None where missing
     group     as `groups` gives them          right  whether the candidate's own answer is right, bool
     spelling  number of the answer's text, equal within a question for equal texts
     """
 
     ids: tuple[str, ...]
+    answers: np.ndarray
     group: np.ndarray
     spelling: np.ndarray
     right: np.ndarray
@@ -223,6 +225,15 @@ class Panel:
     def elected(self, weights: np.ndarray | None = None) -> np.ndarray:
         """Whether the answer that all candidates elect is right, bool (Q,)."""
         return self._right(self.winners(weights))[:, 0]
+
+    def votes(self, weights: np.ndarray | None = None) -> pd.DataFrame:
+        """What all candidates elect, a row per question: problem_id, answer (None without one), correct."""
+        winners = self.winners(weights)
+        texts = np.take_along_axis(self.answers, winners.clip(min=0), axis=1)[:, 0]  # all None where none won
+        correct = self._right(winners)[:, 0]
+        return pd.DataFrame(
+            {"problem_id": self.ids, "answer": pd.Series(texts, dtype=object), "correct": correct}
+        )
 
     def _right(self, winners: np.ndarray) -> np.ndarray:
         return (winners >= 0) & np.take_along_axis(self.right, winners.clip(min=0), axis=1)
@@ -272,6 +283,7 @@ def panel(
     spelling = [{text: number for number, text in enumerate(dict.fromkeys(row))} for row in answers]
     return Panel(
         tuple(ids),
+        np.array([[*row] for row in answers], dtype=object),
         np.stack(groups(answers)),
         np.array([[names[text] for text in row] for names, row in zip(spelling, answers, strict=True)]),
         np.array([[(a, ref) in equal for a in row] for row, ref in zip(answers, references, strict=True)]),
