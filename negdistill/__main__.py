@@ -1,4 +1,4 @@
-"""Command line: `python -m negdistill run | status | render | ask | export | data`."""
+"""Command line: `python -m negdistill run | status | render | claims | ask | export | data`."""
 
 from __future__ import annotations
 
@@ -43,6 +43,13 @@ def render(options: argparse.Namespace) -> None:
     pages.render(planning.find_root(), options.profile, say)
 
 
+def claims(options: argparse.Namespace) -> None:
+    from negdistill import evidence, planning
+
+    for path in evidence.refresh(planning.find_root()):
+        say(f"written: {path}")
+
+
 def ask(options: argparse.Namespace) -> None:
     from negdistill import pipeline
 
@@ -74,6 +81,30 @@ def export(options: argparse.Namespace) -> None:
     say(f"written: {export(options.fit_folder, options.out, options.student)}")
 
 
+def add_ask_parser(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("ask", help="let a teacher answer training questions, resumably")
+    command.add_argument("model", help="name of the model at the server, or with --local a folder or hub id")
+    command.add_argument("--task", required=True, help="as in the notebooks: gsm8k, math, mine.jsonl, ...")
+    command.add_argument("--split", default="train", help="train, valid or test (train)")
+    command.add_argument("--questions", type=int, help="how many (all)")
+    command.add_argument("--seed", type=int, default=0, help="of the questions (0)")
+    command.add_argument("-n", type=int, default=8, help="answers to each (8)")
+    command.add_argument("--temperature", type=float, default=0.5, help="(0.5)")
+    command.add_argument("--store", default="rationales.jsonl", help="file of all answers (rationales.jsonl)")
+    command.add_argument("--max-tokens", type=int, default=1024, help="longest answer (1024)")
+    command.add_argument("--shots", type=int, default=0, help="worked examples before the question (0)")
+    command.add_argument("--local", action="store_true", help="run the model here, with transformers")
+    command.add_argument("--base-url", help="of an OpenAI-compatible server, http://127.0.0.1:8000/v1")
+    command.add_argument("--completions", action="store_true", help="completions in place of chat")
+    command.add_argument("--concurrency", type=int, default=8, help="requests at once (8)")
+    command.add_argument("--key-env", metavar="NAME", help="environment variable that holds the key")
+    money = {"type": float, "nargs": 2, "metavar": ("PROMPT", "COMPLETION")}
+    command.add_argument("--prices", **money, help="of a million tokens each, in any currency")
+    command.add_argument("--max-cost", type=float, help="the most that all answers in the store may cost")
+    command.add_argument("--dry-run", action="store_true", help="requests, tokens and cost; nothing is sent")
+    command.set_defaults(func=ask)
+
+
 def parser() -> argparse.ArgumentParser:
     from negdistill.download import add_data_parser
 
@@ -98,27 +129,12 @@ def parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(func=render)
 
-    command = commands.add_parser("ask", help="let a teacher answer training questions, resumably")
-    command.add_argument("model", help="name of the model at the server, or with --local a folder or hub id")
-    command.add_argument("--task", required=True, help="as in the notebooks: gsm8k, math, mine.jsonl, ...")
-    command.add_argument("--split", default="train", help="train, valid or test (train)")
-    command.add_argument("--questions", type=int, help="how many (all)")
-    command.add_argument("--seed", type=int, default=0, help="of the questions (0)")
-    command.add_argument("-n", type=int, default=8, help="answers to each (8)")
-    command.add_argument("--temperature", type=float, default=0.5, help="(0.5)")
-    command.add_argument("--store", default="rationales.jsonl", help="file of all answers (rationales.jsonl)")
-    command.add_argument("--max-tokens", type=int, default=1024, help="longest answer (1024)")
-    command.add_argument("--shots", type=int, default=0, help="worked examples before the question (0)")
-    command.add_argument("--local", action="store_true", help="run the model here, with transformers")
-    command.add_argument("--base-url", help="of an OpenAI-compatible server, http://127.0.0.1:8000/v1")
-    command.add_argument("--completions", action="store_true", help="completions in place of chat")
-    command.add_argument("--concurrency", type=int, default=8, help="requests at once (8)")
-    command.add_argument("--key-env", metavar="NAME", help="environment variable that holds the key")
-    money = {"type": float, "nargs": 2, "metavar": ("PROMPT", "COMPLETION")}
-    command.add_argument("--prices", **money, help="of a million tokens each, in any currency")
-    command.add_argument("--max-cost", type=float, help="the most that all answers in the store may cost")
-    command.add_argument("--dry-run", action="store_true", help="requests, tokens and cost; nothing is sent")
-    command.set_defaults(func=ask)
+    command = commands.add_parser(
+        "claims", help="tables and figures that follow from the committed predictions"
+    )
+    command.set_defaults(func=claims)
+
+    add_ask_parser(commands)
 
     command = commands.add_parser(
         "export", help="a plain LoRA row for other libraries: adapter, merged, card"

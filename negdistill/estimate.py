@@ -140,6 +140,13 @@ def work(job: Job, rows: int) -> Work | None:
         answers = (len(counts) + 1 + len(p["voters"]) * p["n"]) * asked
         steps = (sum(counts) + max(counts)) * p["steps"] + p["ranker_steps"]
         return Work(steps * seeds, answers * seeds)
+    if number == "09":
+        of_unit = 3 + len(p["shifts"]) + len(p["widths"])  # these share CoT KD and the negative adapter
+        whole = len(p["ranks"]) + len(p["flips"])
+        whole += sum(bool(p[name]) for name in ("projections", "other_grading", "other_teacher"))
+        fewer = [2 if share else 1 for share in p["shares"]]  # these share CoT KD
+        steps = (2 + of_unit + 3 * whole + sum(fewer)) * p["steps"]
+        return Work(steps * seeds, (1 + of_unit + 2 * whole + len(fewer)) * p["test_questions"] * seeds)
     return None
 
 

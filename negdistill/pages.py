@@ -28,7 +28,7 @@ from pathlib import Path
 
 import nbformat
 
-from negdistill import reference
+from negdistill import evidence, reference
 from negdistill.artifacts import Manifest, atomic_write_text, digest_file, digest_json, digest_tree, remove
 from negdistill.planning import Failure, executed_folder, notebooks, profiles
 from negdistill.records import check_choice
@@ -179,11 +179,17 @@ def seeds(made: Manifest) -> str:
     return f"{text}; training {', '.join(map(str, training))}" if training else text
 
 
+def result_tables(root: Path, runs: Sequence[Execution]) -> str:
+    """All committed tables of results, with their files."""
+    return evidence.results_page(root / "book" / "tables", {run.name: run.title for run in runs})
+
+
 GENERATED: dict[str, Callable[[Path, Sequence[Execution]], str]] = {
     "modules": module_table,
     "executions": execution_table,
     "versions": version_table,
     "provenance": provenance,
+    "results": result_tables,
 }
 
 # --- rendering ----------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,12 +37,13 @@ from pathlib import Path
 
 import nbformat
 import papermill
+import psutil
 from filelock import FileLock, Timeout
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from negdistill.artifacts import Manifest, RunFolder, atomic_path, remove
+from negdistill.artifacts import Manifest, RunFolder, atomic_path, machine, remove
 from negdistill.planning import (
     FORCED,
     MISSING,
@@ -101,6 +103,28 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
+@contextmanager
+def largest_memory() -> Iterator[list[int]]:
+    """A list of one number: the most resident memory that a process started in the block has held, in MiB."""
+    largest, over = [0], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.25):
+            for child in psutil.Process().children(recursive=True):
+                try:
+                    largest[0] = max(largest[0], child.memory_info().rss >> 20)
+                except psutil.Error:  # it has ended meanwhile
+                    continue
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield largest
+    finally:
+        over.set()
+        watcher.join()
+
+
 def execute(job: Job, inputs: Mapping[str, str]) -> Manifest:
     """Run a notebook. Failure, and the notebook kept as NN_name.failed.ipynb, where a cell raises."""
     failed = job.target.with_suffix(".failed.ipynb")
@@ -108,14 +132,15 @@ def execute(job: Job, inputs: Mapping[str, str]) -> Manifest:
     source = read(job.source)
     with atomic_path(job.target) as temporary:
         try:
-            executed = papermill.execute_notebook(
-                job.source,
-                temporary,
-                dict(job.given),
-                cwd=job.source.parent,
-                progress_bar=sys.stderr.isatty(),
-                coalesce_streams=True,  # else one line may be stored in pieces, others each time
-            )
+            with largest_memory() as memory:
+                executed = papermill.execute_notebook(
+                    job.source,
+                    temporary,
+                    dict(job.given),
+                    cwd=job.source.parent,
+                    progress_bar=sys.stderr.isatty(),
+                    coalesce_streams=True,  # else one line may be stored in pieces, others each time
+                )
         except (PapermillExecutionError, DeadKernelError, CellTimeoutError) as error:
             os.replace(temporary, failed)
             cell = f"\n\n{error.source}\n" if isinstance(error, PapermillExecutionError) else "\n"
@@ -125,6 +150,7 @@ def execute(job: Job, inputs: Mapping[str, str]) -> Manifest:
             parameters=job.parameters,
             seed=job.parameters.get("seed"),
             artifacts=RunFolder.open(job.run_dir).manifest.artifacts if "run_dir" in job.parameters else {},
+            machine={**machine(), "peak_mib": memory[0]},
             seconds=round(time.monotonic() - began, 1),
         )
         nbformat.write(with_outputs(source, executed, made), temporary)

@@ -103,16 +103,14 @@ def paired(
     difference = correct - other
     means = _resampled_means(difference, resamples, seed)
     # a resampled 0 may come out as 1e-17: the smallest real step is 1 / ((S - 1) (Q - 1))
-    tolerance = 0.5 / difference.size
-    below, above = np.sum(means <= tolerance), np.sum(means >= -tolerance)
-    p = min(1.0, 2 * (min(below, above) + 1) / (resamples + 1))
+    p = _p_value(means, 0.5 / difference.size)
     value, questions = float(difference.to_numpy().mean()), difference.shape[1]
     if (difference == value).all(axis=None):
         low, high = wilson(abs(value) * questions, questions, level)
         low, high = (-high, high) if value == 0 else sorted((value * low, value * high))
     else:
         low, high = _percentiles(means, level)
-    return Difference(value, low, high, float(p))
+    return Difference(value, low, high, p)
 
 
 def iou(solved_a: set, solved_b: set, level: float = 0.95) -> Estimate:
@@ -144,13 +142,28 @@ def overlap(
     counts = both.to_numpy().sum() / len(a), union.to_numpy().sum() / len(a)
     if counts[0] in (0, counts[1]):
         return Estimate(counts[0] / counts[1] if counts[1] else 0.0, *wilson(*counts, level))
-    ratio = np.divide(
-        _resampled_means(both, resamples, seed),
-        denominator := _resampled_means(union, resamples, seed),
-        out=np.zeros(resamples),
-        where=denominator > 0,
-    )
+    ratio = _resampled_overlap(a, b, resamples, seed)
     return Estimate(counts[0] / counts[1], *_percentiles(ratio, level))
+
+
+def overlap_difference(
+    frame: pd.DataFrame,
+    one: pd.DataFrame,
+    other: pd.DataFrame,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Difference:
+    """`overlap` of frame and one, minus `overlap` of frame and other, resampled together.
+
+    The interval is the percentile interval, p as in `paired`. Raises ValueError as `paired`.
+    """
+    a, b, c = (_matrix(part, name) for part, name in ((frame, "frame"), (one, "one"), (other, "other")))
+    _check_same(a, b)
+    _check_same(a, c)
+    value = overlap(frame, one).value - overlap(frame, other).value
+    found = _resampled_overlap(a, b, resamples, seed) - _resampled_overlap(a, c, resamples, seed)
+    return Difference(value, *_percentiles(found, level), _p_value(found, 1e-9))
 
 
 def _matrix(frame: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -216,6 +229,19 @@ def _resampled_means(matrix: pd.DataFrame, resamples: int, seed: int) -> np.ndar
     seeds, questions = matrix.shape
     by_seed = _draws(0, questions, resamples, seed) @ matrix.to_numpy(np.float32).T  # (resamples, seeds)
     return (_draws(1, seeds, resamples, seed) * by_seed).sum(axis=1).astype(float)
+
+
+def _resampled_overlap(a: pd.DataFrame, b: pd.DataFrame, resamples: int, seed: int) -> np.ndarray:
+    """Both over either, of resampled seeds and questions, (resamples,); 0 where neither solves any."""
+    denominator = _resampled_means(np.maximum(a, b), resamples, seed)
+    both = _resampled_means(a * b, resamples, seed)
+    return np.divide(both, denominator, out=np.zeros(resamples), where=denominator > 0)
+
+
+def _p_value(values: np.ndarray, tolerance: float) -> float:
+    """Two-sided, of resampled differences; what lies within the tolerance is 0."""
+    below, above = np.sum(values <= tolerance), np.sum(values >= -tolerance)
+    return float(min(1.0, 2 * (min(below, above) + 1) / (len(values) + 1)))
 
 
 def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from negdistill.methods import METHODS, NEGATIVE
 from negdistill.records import check_choice
+from negdistill.rows import METHODS, NEGATIVE
 from negdistill.stats import bootstrap_accuracy, overlap, paired, wilson
 
 RUN = ["method", "seed"]

@@ -228,12 +228,9 @@ class Panel:
 
     def votes(self, weights: np.ndarray | None = None) -> pd.DataFrame:
         """What all candidates elect, a row per question: problem_id, answer (None without one), correct."""
-        winners = self.winners(weights)
-        texts = np.take_along_axis(self.answers, winners.clip(min=0), axis=1)[:, 0]  # all None where none won
-        correct = self._right(winners)[:, 0]
-        return pd.DataFrame(
-            {"problem_id": self.ids, "answer": pd.Series(texts, dtype=object), "correct": correct}
-        )
+        winners = self.winners(weights).clip(min=0)  # where none won, the first is None as all are
+        texts = pd.Series(np.take_along_axis(self.answers, winners, axis=1)[:, 0], dtype=object)
+        return pd.DataFrame({"problem_id": self.ids, "answer": texts, "correct": self.elected(weights)})
 
     def _right(self, winners: np.ndarray) -> np.ndarray:
         return (winners >= 0) & np.take_along_axis(self.right, winners.clip(min=0), axis=1)

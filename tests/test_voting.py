@@ -333,3 +333,19 @@ def test_samples_become_a_panel():
             ValueError, match="samples must be equally many per problem, .*; got . of 2 problems"
         ):
             sampled(problems, wrong)
+
+
+def test_votes_are_the_answers_that_win():
+    cast = panel(
+        ["a", "b", "c"], [["1/2", "7", "0.5"], ["7", "8", "8"], [None, None, None]], ["1/2", "7", "1"]
+    )
+    plain = cast.votes()
+    assert plain["problem_id"].tolist() == ["a", "b", "c"]
+    assert plain["answer"].tolist() == [vote(["1/2", "7", "0.5"]), "8", None]
+    assert plain["correct"].tolist() == [True, False, False] == cast.elected().tolist()
+    weighed = cast.votes(np.array([[0.1, 0.9, 0.1], [0.9, 0.1, 0.1], [1.0, 1.0, 1.0]]))
+    assert weighed["answer"].tolist() == ["7", "7", None] and weighed["correct"].tolist() == [
+        False,
+        True,
+        False,
+    ]
