@@ -1,4 +1,4 @@
-"""Command line: `python -m negdistill run | status | render | claims | ask | export | data`."""
+"""Command line: `python -m negdistill run | status | render | refresh | ask | export | data`."""
 
 from __future__ import annotations
 
@@ -43,11 +43,12 @@ def render(options: argparse.Namespace) -> None:
     pages.render(planning.find_root(), options.profile, say)
 
 
-def claims(options: argparse.Namespace) -> None:
-    from negdistill import evidence, planning
+def refresh(options: argparse.Namespace) -> None:
+    from negdistill import evidence, pages, planning
 
-    for path in evidence.refresh(planning.find_root()):
-        say(f"written: {path}")
+    root = planning.find_root()
+    for path in (pages.refresh_costs(root), *evidence.refresh(root)):
+        say(f"written: {path.relative_to(root)}")
 
 
 def ask(options: argparse.Namespace) -> None:
@@ -129,10 +130,8 @@ def parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(func=render)
 
-    command = commands.add_parser(
-        "claims", help="tables and figures that follow from the committed predictions"
-    )
-    command.set_defaults(func=claims)
+    command = commands.add_parser("refresh", help="tables and figures that follow from what was executed")
+    command.set_defaults(func=refresh)
 
     add_ask_parser(commands)
 

@@ -27,14 +27,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 
 from negdistill import evidence, reference
-from negdistill.artifacts import Manifest, atomic_write_text, digest_file, digest_json, digest_tree, remove
+from negdistill.artifacts import (
+    Manifest,
+    atomic_path,
+    atomic_write_text,
+    digest_file,
+    digest_json,
+    digest_tree,
+    remove,
+)
 from negdistill.planning import Failure, executed_folder, notebooks, profiles
 from negdistill.records import check_choice
 
 MARK = re.compile(r"^<!-- generated: (.+?) -->$", re.MULTILINE)
 SHORT = 12  # hexadecimal digits of a digest that are shown
+SCALES = ("smoke", "quick", "book")
+COSTS = "costs.csv"  # in book/
 SECONDS = 60  # from so many on, a duration is shown in minutes
 
 
@@ -184,13 +195,45 @@ def result_tables(root: Path, runs: Sequence[Execution]) -> str:
     return evidence.results_page(root / "book" / "tables", {run.name: run.title for run in runs})
 
 
+def cost_table(root: Path, runs: Sequence[Execution]) -> str:
+    """What every chapter took at every scale that was run, from book/costs.csv."""
+    frame = pd.read_csv(root / "book" / COSTS).set_index(["chapter", "scale"])
+    cells = {
+        key: f"{duration(row.seconds)}, {row.peak_mib:,.0f} MiB" if row.peak_mib else duration(row.seconds)
+        for key, row in frame.fillna({"peak_mib": 0}).iterrows()
+    }
+    titles = {run.name.removesuffix(".ipynb"): run.link for run in runs}
+    rows = (
+        [titles.get(name, name), *(cells.get((name, scale), "") for scale in SCALES)]
+        for name in sorted({name for name, _ in cells})
+    )
+    return table(["chapter", *SCALES], rows)
+
+
 GENERATED: dict[str, Callable[[Path, Sequence[Execution]], str]] = {
     "modules": module_table,
     "executions": execution_table,
     "versions": version_table,
     "provenance": provenance,
     "results": result_tables,
+    "costs": cost_table,
 }
+
+
+def refresh_costs(root: Path) -> Path:
+    """Write book/costs.csv: seconds and memory of the scales that were run here; others stay as they are."""
+    path = root / "book" / COSTS
+    known = pd.read_csv(path).to_dict("records") if path.is_file() else []
+    rows = {(row["scale"], row["chapter"]): row for row in known}
+    for scale in SCALES:
+        for run in filter(None, map(Execution.read, notebooks(executed_folder(root, scale)))):
+            name, peak = run.name.removesuffix(".ipynb"), run.made.machine.get("peak_mib")
+            row = {"scale": scale, "chapter": name, "seconds": run.made.seconds, "peak_mib": peak}
+            rows[scale, name] = row
+    with atomic_path(path) as temporary:
+        pd.DataFrame([rows[key] for key in sorted(rows)]).to_csv(temporary, index=False)
+    return path
+
 
 # --- rendering ----------------------------------------------------------------------------------------
 

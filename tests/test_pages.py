@@ -7,7 +7,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from negdistill.artifacts import Manifest
-from negdistill.pages import GENERATED, Execution, duration, hardware, render, stage
+from negdistill.pages import GENERATED, Execution, duration, hardware, refresh_costs, render, stage
 from negdistill.planning import Failure
 
 CONFIG = """title: A book
@@ -133,6 +133,7 @@ def test_marks_give_way_to_what_notebooks_say_of_themselves(root):
     write_notebook(root / "book/executed/02_three.ipynb")  # does not say
     marks = "\n\n".join(f"<!-- generated: {name} -->" for name in GENERATED if name != "modules")
     (root / "book/environment.md").write_text(f"# Environment\n\n{marks}\n\nThe end.\n")
+    refresh_costs(root)
     pages = []
     for _ in range(2):
         stage(root, "book", root / "_build/src")
@@ -148,6 +149,21 @@ def test_marks_give_way_to_what_notebooks_say_of_themselves(root):
     assert "| artefact | `table.csv` | `cdcdcdcdcdcd` |" in lines
     assert lines[0] == "# Environment" and lines[-1] == "The end." and "generated:" not in pages[0]
     assert "02_three" not in pages[0]
+
+
+def test_costs_are_kept_for_scales_that_were_not_run_here(root):
+    old = "scale,chapter,seconds,peak_mib\nquick,00_one,5.0,\nsmoke,00_one,0.5,70\n"
+    (root / "book/costs.csv").write_text(old)
+    made = Manifest(**{**MADE.to_dict(), "machine": {"cores": 2, "peak_mib": 1234}})
+    write_notebook(root / "book/executed/00_one.ipynb", made=made)
+    assert refresh_costs(root) == root / "book/costs.csv"
+    (root / "book/index.md").write_text("# Home\n\n<!-- generated: costs -->\n")
+    stage(root, "book", root / "_build/src")
+    assert (root / "_build/src/book/index.md").read_text().splitlines()[2:] == [
+        "| chapter | smoke | quick | book |",
+        "| --- | --- | --- | --- |",
+        "| [One](executed/00_one.ipynb) | 0 s, 70 MiB | 5 s | 1.0 min, 1,234 MiB |",
+    ]
 
 
 def test_modules_are_listed_in_the_order_of_the_file_map(root):
