@@ -4,8 +4,8 @@
     python benchmarks/base.py --device cuda --llama-7b         # the shape of LLaMA-7B, bfloat16
 
 Every variant is the same random model. Before anything is timed, its logits are set beside those of the plain
-one: compiled, they must be the same; quantised, the base is another model, and the table says how far away. Then
-all variants take their training steps in turn. 8 and 4 bits need bitsandbytes.
+one: compiled, they must be the same; quantised, the base is another model, and the table says how far away.
+Then all variants take their training steps in turn. 8 and 4 bits need bitsandbytes.
 
 Writes base.json and base.md into --out (default: benchmarks/results).
 """

@@ -9,11 +9,15 @@ import nbformat
 import pytest
 import yaml
 
+from negdistill.artifacts import digest_file
+from negdistill.claims import claims_table, judge, predictions
+from negdistill.evidence import DIGITS, TABLE, conditions, digest, figures, result_tables
 from negdistill.planning import notebooks, plan
 from negdistill.reference import modules, names
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
+EXECUTED = BOOK / "executed"
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
 PAGES = sorted(BOOK.glob("*.md"))
@@ -257,3 +261,42 @@ def test_the_committed_outputs_are_complete_and_every_figure_has_caption_and_alt
         assert shows == bool(look.get("figure", {}).get("caption") and look["figure"].get("name")), (
             cell.source
         )
+
+
+# --- results ------------------------------------------------------------------------------------------
+
+SEEDS = {"05": 5, "06": 5, "07": 5, "08": 5, "09": 3}  # at least
+
+
+def test_every_number_of_the_claims_follows_from_the_committed_predictions():
+    found = TABLE.search(text_of(BOOK / "claims.md"))
+    assert found[0] == f"{found[1]}{claims_table(judge(EXECUTED))}\n{found[2]}", (
+        "python -m negdistill refresh"
+    )
+
+
+def test_the_committed_figures_show_the_committed_predictions():
+    for name, (frame, _) in figures(EXECUTED).items():
+        said = f"Description\0{digest(frame)}".encode()
+        assert said in (BOOK / "_static" / name).read_bytes(), "python -m negdistill refresh"
+
+
+def test_the_tables_of_results_follow_from_the_committed_predictions():
+    expected = {**result_tables(EXECUTED), "conditions": conditions(EXECUTED)}
+    assert sorted(path.stem for path in (BOOK / "tables").iterdir()) == sorted(expected)
+    for name, frame in expected.items():
+        text = frame.round(DIGITS).to_csv(index=False)
+        assert (BOOK / "tables" / f"{name}.csv").read_text("utf-8") == text, "python -m negdistill refresh"
+
+
+def test_predictions_are_those_of_the_executed_chapters_and_small():
+    files = sorted(EXECUTED.glob("*.parquet"))
+    assert [path.stem[:2] for path in files] == ["03", "04", *SEEDS]
+    for path in files:
+        notebook = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
+        made = notebook.metadata.negdistill.manifest
+        assert made.artifacts["predictions.parquet"] == digest_file(path)
+        frame = predictions(EXECUTED, path.stem)
+        assert {"problem_id", "method", "seed", "answer", "correct"} <= set(frame)
+        assert frame["seed"].nunique() >= SEEDS.get(path.stem[:2], 1)
+    assert sum(path.stat().st_size for path in files) < 20e6
