@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -413,3 +415,18 @@ if __name__ == "__main__":  # what the tests above run in processes of their own
         )
     else:
         distributed(Path(sys.argv[2]))
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_it_learns_the_same_and_the_model_stays_plain():
+    examples, histories = make_examples(6), []
+    for compiled in (False, True):
+        model, calls = make_model(0.0), []  # dropout would draw other numbers
+        del model.model.layers[1]
+        frame = train(
+            *(model, TOKENIZER, examples, config(max_steps=3, compile=compiled)),
+            on_epoch=lambda epoch, trained, calls=calls: calls.append(type(trained)),
+        )
+        histories.append(frame[["loss", "grad_norm"]])
+        assert calls and set(calls) == {type(model)}
+    pd.testing.assert_frame_equal(*histories, atol=1e-5, rtol=1e-4)
