@@ -33,6 +33,7 @@ from negdistill.claims import (
     TEACHERS,
     TOKENS,
     against,
+    as_published,
     by_teacher,
     claims_table,
     compare,
@@ -48,12 +49,12 @@ from negdistill.tasks import load_task
 
 USES = MappingProxyType(
     {
-        "in training, like right ones (MIX)": by_teacher("MIX", "CoT KD"),
-        "in training, as contrast (CL)": by_teacher("CL", "CoT KD"),
-        "in training, made less likely (NT)": by_teacher("NT", "CoT KD"),
-        "in training, token by token (UL)": by_teacher("UL", "CoT KD"),
-        "as NAT's negative branch (NAT)": by_teacher("NAT", EMPTY),
-        "before the right ones (Negatives first)": by_teacher(FIRST, "CoT KD"),
+        "in training, like right ones (MIX)": (as_published("MIX", "CoT KD"),),
+        "in training, as contrast (CL)": (as_published("CL", "CoT KD"),),
+        "in training, made less likely (NT)": (as_published("NT", "CoT KD"),),
+        "in training, token by token (UL)": (as_published("UL", "CoT KD"),),
+        "as NAT's negative branch (NAT)": by_teacher("NAT", EMPTY, BEST),
+        "before the right ones (Negatives first)": by_teacher(FIRST, "CoT KD", BEST),
         "as weights of distillation (NCE)": (against(NCE, "NCE", "KD", {}),),
         "in the ranker of a vote (ASC)": (rules("ASC", "SC"),),
     }
@@ -63,7 +64,8 @@ USES = MappingProxyType(
 def uses(folder: str | Path) -> pd.DataFrame:
     """What each use of wrong answers adds: method (the use), teacher, difference, low, high, p, as fractions.
 
-    Compared is a student that uses them with one that does not and has the same steps.
+    Compared is a student that uses them with one that does not: after equal steps where neither has a stage
+    more than the other, else each at its best point on validation questions.
     """
     rows = []
     for use, comparisons in USES.items():

@@ -36,6 +36,7 @@ def answered(tmp_path_factory) -> Path:
 
     taught = [row.name for row in METHODS.values() if "NAT" not in row.uses]
     compared = ["CoT KD", "UL", "NAT", "NAT, empty branch", "Negatives first"]
+    trained = ["Fine-tune", "CoT KD", "MIX", "CL", "NT", "UL", "NAT", "NCE"]
     places = ["test", "longer", "reworded"]
     of = {
         "05_baselines": [
@@ -52,7 +53,7 @@ def answered(tmp_path_factory) -> Path:
             for student in ("CoT KD", "NAT", "NCE")
         ],
         "08_generalization": [
-            rows(["CoT KD", "NAT", "NCE", "CoT KD, longer", *votes], set=place)
+            rows([*trained, "CoT KD, longer", *votes], set=place)
             for votes in [[f"{student}, {rule}" for student in ("CoT KD", "NCE") for rule in ("SC", "ASC")]]
             for place in places
         ],

@@ -11,9 +11,7 @@ from negdistill.tasks import load_task
 
 
 def test_uses_compare_with_the_same_student_without_wrong_answers(answered):
-    frame = pd.read_parquet(answered / "05_baselines.parquet").query(
-        "budget == 'equal steps' and questions == 70"
-    )
+    frame = pd.read_parquet(answered / "05_baselines.parquet").query("budget == 'best point'")
     found = uses(answered).set_index(["method", "teacher"])
     rate = frame.groupby(["teacher", "method"])["correct"].mean()
     for teacher in ("weak", "strong"):
