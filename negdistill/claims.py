@@ -19,7 +19,7 @@ from pyarrow import parquet
 
 from negdistill.rows import NEGATIVE, WIDE
 from negdistill.stats import Difference, overlap, overlap_difference, paired
-from negdistill.tables import published_methods, published_solved
+from negdistill.tables import percent, published_methods, published_solved
 
 BASELINES, NCE, ASC, SHIFTED, ABLATIONS = (
     "05_baselines",
@@ -103,7 +103,8 @@ def _published(one: str, other: str) -> str:
     found = []
     for teacher in TEACHERS.values():
         accuracy = table[table["teacher"].isin(["", teacher])].set_index("method")["accuracy"]
-        found.append(f"{one} − {other} {100 * (accuracy[one] - accuracy[other]):+.2f} ({teacher})")
+        gain = f"{100 * (accuracy[one] - accuracy[other]):+.2f}".replace("-", "−")
+        found.append(f"{one} − {other} {gain} ({teacher})")
     return "; ".join(found)
 
 
@@ -299,16 +300,20 @@ def told(low: float, high: float) -> str:
     return "more" if low > 0 else "less" if high < 0 else "cannot be told"
 
 
+def _line(row: NamedTuple) -> str:
+    """A number of a claim in words; what is only shown is no difference, and has no sign."""
+    numbers = row.value, row.low, row.high
+    return f"{row.label} {percent(*numbers) if row.role == 'ours' else shown(*numbers)}"
+
+
 def claims_table(judged: pd.DataFrame) -> str:
     """The table of book/claims.md, in Markdown, from the rows of `judge`."""
-    header = ["", "claim", "published", "ours, in points", "p", "verdict", "what the controls say"]
+    header = ["number", "claim", "published", "ours, in points", "p", "verdict", "what the controls say"]
     lines = [header, ["---"] * len(header)]
     for claim in CLAIMS:
         rows = judged[judged["claim"] == claim.number]
         ours, controls = rows[rows["role"] != "control"], rows[rows["role"] == "control"]
-        numbers = ours[["value", "low", "high"]].itertuples(index=False)
-        values = [f"{label} {shown(*row)}" for label, row in zip(ours["label"], numbers, strict=True)]
-        said = [f"{row.label} {shown(row.value, row.low, row.high)}" for row in controls.itertuples()]
+        values, said = (list(map(_line, part.itertuples())) for part in (ours, controls))
         ps = ["" if pd.isna(p) else f"{p:.4f}" for p in ours["p"]]
         published = claim.published.split("; ")
         cells = [f"{claim.number}", claim.says, *map("<br>".join, (published, values, ps))]

@@ -19,6 +19,7 @@ from negdistill.claims import (
 )
 from negdistill.rows import METHODS
 from negdistill.stats import overlap
+from negdistill.tables import percent
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +113,9 @@ def test_the_table_has_a_row_for_every_claim_and_every_number(judged):
         rows = judged[judged["claim"] == claim.number]
         assert claim.says in line and f"**{verdict(rows)}**" in line
         for row in rows.itertuples():
-            assert f"{row.label} {shown(row.value, row.low, row.high)}" in line
-    assert "MIX − CoT KD −2.26 (GPT-3.5)" in lines[1].replace("-2.26", "−2.26")
+            numbers = row.value, row.low, row.high
+            assert f"{row.label} {percent(*numbers) if row.role == 'ours' else shown(*numbers)}" in line
+    assert "MIX − CoT KD −2.26 (GPT-3.5)" in lines[1]
 
 
 def test_every_method_of_a_claim_is_a_row_of_the_table_of_methods():
