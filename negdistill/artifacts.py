@@ -146,7 +146,7 @@ class Manifest:
     seed        of all randomness, None where nothing is random
     artifacts   sha256 of everything written, by path relative to the run folder
     versions    of Python and packages
-    machine     architecture, cores, GPU
+    machine     architecture, cores, GPU; of a notebook also peak_mib, the most memory it held
     seconds     wall time until the last artefact was written
     """
 

@@ -289,26 +289,21 @@ def verdict(rows: pd.DataFrame) -> str:
     return VERDICTS[1] if (ends.max(axis=1) < 0).any() else VERDICTS[2]
 
 
-def shown(value: float, low: float, high: float) -> str:
+def signed(value: float, low: float, high: float) -> str:
     """Fractions as points, with signs: "+1.2 [−0.3, +2.7]"."""
     ends = (f"{round(100 * number, 1) + 0.0:+.1f}".replace("-", "−") for number in (value, low, high))
     return "{} [{}, {}]".format(*ends)
 
 
-def told(low: float, high: float) -> str:
-    """What an interval of a difference says."""
-    return "more" if low > 0 else "less" if high < 0 else "cannot be told"
-
-
 def _line(row: NamedTuple) -> str:
     """A number of a claim in words; what is only shown is no difference, and has no sign."""
     numbers = row.value, row.low, row.high
-    return f"{row.label} {percent(*numbers) if row.role == 'ours' else shown(*numbers)}"
+    return f"{row.label} {percent(*numbers) if row.role == 'ours' else signed(*numbers)}"
 
 
 def claims_table(judged: pd.DataFrame) -> str:
     """The table of book/claims.md, in Markdown, from the rows of `judge`."""
-    header = ["number", "claim", "published", "ours, in points", "p", "verdict", "what the controls say"]
+    header = ["number", "claim", "verdict", "published", "ours, in points", "p", "what the controls say"]
     lines = [header, ["---"] * len(header)]
     for claim in CLAIMS:
         rows = judged[judged["claim"] == claim.number]
@@ -316,6 +311,6 @@ def claims_table(judged: pd.DataFrame) -> str:
         values, said = (list(map(_line, part.itertuples())) for part in (ours, controls))
         ps = ["" if pd.isna(p) else f"{p:.4f}" for p in ours["p"]]
         published = claim.published.split("; ")
-        cells = [f"{claim.number}", claim.says, *map("<br>".join, (published, values, ps))]
-        lines.append([*cells, f"**{verdict(rows)}**", "<br>".join(said)])
+        cells = map("<br>".join, (published, values, ps, said))
+        lines.append([f"{claim.number}", claim.says, f"**{verdict(rows)}**", *cells])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

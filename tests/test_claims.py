@@ -13,8 +13,7 @@ from negdistill.claims import (
     judge,
     predictions,
     select,
-    shown,
-    told,
+    signed,
     verdict,
 )
 from negdistill.rows import METHODS
@@ -102,8 +101,9 @@ def test_verdicts_by_hand():
     assert verdict(rows_with((-0.3, -0.1), sign=-1)) == holds
     control = rows_with((-0.3, -0.1), role="control")
     assert verdict(pd.concat([rows_with((0.01, 0.2)), control])) == holds
-    assert [told(0.1, 0.2), told(-0.2, -0.1), told(-0.1, 0.1)] == ["more", "less", "cannot be told"]
-    assert shown(0.0123, -0.003, 0.02745) == "+1.2 [−0.3, +2.7]" and shown(-0.0001, 0, 0).startswith("+0.0 ")
+    assert signed(0.0123, -0.003, 0.02745) == "+1.2 [−0.3, +2.7]" and signed(-0.0001, 0, 0).startswith(
+        "+0.0 "
+    )
 
 
 def test_the_table_has_a_row_for_every_claim_and_every_number(judged):
@@ -114,7 +114,7 @@ def test_the_table_has_a_row_for_every_claim_and_every_number(judged):
         assert claim.says in line and f"**{verdict(rows)}**" in line
         for row in rows.itertuples():
             numbers = row.value, row.low, row.high
-            assert f"{row.label} {percent(*numbers) if row.role == 'ours' else shown(*numbers)}" in line
+            assert f"{row.label} {percent(*numbers) if row.role == 'ours' else signed(*numbers)}" in line
     assert "MIX − CoT KD −2.26 (GPT-3.5)" in lines[1]
 
 
