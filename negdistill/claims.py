@@ -153,7 +153,7 @@ CLAIMS = (
     Claim(
         5,
         "NCE beats KD and NAT",
-        "+10 % (0.66 points) over KD, +6.5 % over NAT",
+        "+10 % (0.66 points) over KD; +6.5 % over NAT",
         (against(NCE, "NCE", "KD", {}), against(NCE, "NCE", "NAT", {})),
         (
             *(against(NCE, "NCE", f"NCE, {kind} beta", {}) for kind in ("mean", "shuffled", "inverse")),
