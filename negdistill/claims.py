@@ -67,6 +67,7 @@ class Claim(NamedTuple):
 def against(
     chapter: str, one: str, other: str, where: Mapping[str, object], sign: int = 1, label: str = ""
 ) -> Comparison:
+    """One method minus another, called so where no label is given."""
     return Comparison(label or f"{one} − {other}", chapter, where, (one,), (other,), sign)
 
 
