@@ -13,24 +13,33 @@ Writes base.json and base.md into --out (default: benchmarks/results).
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
-from nat import in_turn, llama, ratio, spread, training_step
+from measuring import (
+    add_llama_7b,
+    in_turn,
+    keep,
+    llama,
+    options,
+    provenance,
+    ratio,
+    shaped,
+    spread,
+    training_step,
+)
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from negdistill.artifacts import atomic_write_text, machine, versions
 from negdistill.nat import NATConfig, attach
 from negdistill.students import load_student
 
 VARIANTS = ("plain", "compiled", "8bit", "4bit")
-SAME = 1e-3  # relative difference of a compiled model's loss that rounding explains
+SAME = 1e-3  # difference of a compiled model's logits that rounding explains, of their spread
 
 
 def adapted(base: nn.Module, method: str) -> nn.Module:
@@ -89,10 +98,11 @@ def report(result: dict[str, object]) -> str:
     lines = [
         "# The frozen base, compiled or quantised",
         "",
-        f"{where['gpu'] or where['cpu']}, {p['threads']} threads, torch {result['versions']['torch']}, "
-        f"bitsandbytes {result['bitsandbytes']}, {p['dtype']}. LLaMA of width {p['model_width']}, "
-        f"{p['layers']} layers, vocabulary {p['vocabulary']}, {p['batch']} x {p['length']} tokens, q_proj, "
-        f"v_proj. Median of {p['repeats']} turns; times faster with quartiles.",
+        f"{where['gpu'] or where['cpu']}, {result['threads']} thread(s), {p['dtype']}, "
+        f"torch {result['versions']['torch']}, bitsandbytes {result['bitsandbytes']}. LLaMA of width "
+        f"{p['model_width']}, {p['layers']} layers, vocabulary {p['vocabulary']}, "
+        f"{p['batch']} x {p['length']} tokens, q_proj, v_proj. Median of {p['repeats']} turns; times faster "
+        "with quartiles.",
         "",
         "| method | base | step, s | times faster | first step, s | base, MiB | logits away | peak |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
@@ -108,48 +118,17 @@ def report(result: dict[str, object]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--device", default="cpu")
-    add("--dtype", default="float32", choices=["float32", "bfloat16"])
-    add("--threads", type=int, default=1)
-    add("--model-width", type=int, default=1024)
-    add("--layers", type=int, default=4)
-    add("--vocabulary", type=int, default=8000)
-    add("--batch", type=int, default=4, help="rows of a batch")
-    add("--length", type=int, default=128, help="tokens per row")
-    add("--repeats", type=int, default=10)
-    add(
-        "--llama-7b",
-        action="store_true",
-        help="width 4096, 32 layers, vocabulary 32000, rows of 512, bfloat16",
-    )
-    add("--out", type=Path, default=Path(__file__).parent / "results")
-    chosen = parser.parse_args(arguments)
-    if chosen.llama_7b:
-        shape = {"model_width": 4096, "layers": 32, "vocabulary": 32000, "length": 512, "dtype": "bfloat16"}
-        chosen = argparse.Namespace(**(vars(chosen) | shape))
-    torch.set_num_threads(chosen.threads)
+def main(arguments: Sequence[str] | None = None) -> None:
+    shape = {"model_width": 1024, "layers": 4, "vocabulary": 8000, "batch": 4, "length": 128}
+    parser = options(__doc__, **shape)
+    add_llama_7b(parser)
+    chosen = shaped(parser.parse_args(arguments))
     with tempfile.TemporaryDirectory() as folder:
         llama(chosen).save_pretrained(folder)
-        load_student("embedded", device="cpu").tokenizer.save_pretrained(
-            folder
-        )  # any will do: it reads no text
+        load_student(device="cpu").tokenizer.save_pretrained(folder)  # any will do: no text is read
         rows = [row for method in ("LoRA (PEFT)", "NAT") for row in measure(method, folder, chosen)]
-    result = {
-        "machine": machine(),
-        "versions": versions(),
-        "bitsandbytes": version("bitsandbytes"),
-        "parameters": {name: value for name, value in vars(chosen).items() if name != "out"},
-        "rows": rows,
-    }
-    name = "base-7b" if chosen.llama_7b else "base"
-    atomic_write_text(chosen.out / f"{name}.json", json.dumps(result, indent=1) + "\n")
-    atomic_write_text(chosen.out / f"{name}.md", report(result))
-    print(report(result))
+    result = provenance(chosen) | {"bitsandbytes": version("bitsandbytes"), "rows": rows}
+    keep(result, report(result), chosen.out, "base-7b" if chosen.llama_7b else "base")
 
 
 if __name__ == "__main__":

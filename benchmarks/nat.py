@@ -16,19 +16,26 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import statistics
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from measuring import (
+    add_llama_7b,
+    in_turn,
+    keep,
+    llama,
+    options,
+    provenance,
+    ratio,
+    shaped,
+    spread,
+    training_step,
+)
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from negdistill.artifacts import atomic_write_text, machine, versions
 from negdistill.nat import DualLinear, NATConfig, attach
 
 TOLERANCE = 1e-10  # of the largest difference in float64, relative to the largest number
@@ -49,22 +56,6 @@ def literal(layer: DualLinear, x: Tensor) -> Tensor:
 # --- measuring ----------------------------------------------------------------------------------------
 
 
-def in_turn(
-    actions: dict[str, Callable[[], None]], repeats: int, device: torch.device
-) -> dict[str, list[float]]:
-    """Seconds of each repeat of each action; the actions take turns, so that noise meets all alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in actions}
-    for repeat in range(repeats + 1):
-        for name, action in actions.items():
-            began = time.perf_counter()
-            action()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if repeat:  # the first round warms up
-                seconds[name].append(time.perf_counter() - began)
-    return seconds
-
-
 def kept_bytes(forward: Callable[[], object], model: nn.Module) -> int:
     """Bytes of the distinct tensors that autograd keeps for backward, the model's own weights not counted."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -80,16 +71,6 @@ def kept_bytes(forward: Callable[[], object], model: nn.Module) -> int:
     total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     del result
     return total
-
-
-def ratio(slow: Sequence[float], fast: Sequence[float]) -> list[float]:
-    """Quartiles of slow / fast over the turns: the middle one is the ratio, the others how sure it is."""
-    return statistics.quantiles([a / b for a, b in zip(slow, fast, strict=True)], n=4, method="inclusive")
-
-
-def spread(quartiles: Sequence[float]) -> str:
-    low, middle, high = quartiles
-    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
 
 
 def matmul(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
@@ -159,43 +140,6 @@ def measure_layer(width: int, dropout: float, arguments: argparse.Namespace) -> 
 
 
 # --- a whole step -------------------------------------------------------------------------------------
-
-
-def llama(arguments: argparse.Namespace) -> LlamaForCausalLM:
-    """LLaMA of a given width in the proportions of LLaMA-7B, random weights."""
-    width = arguments.model_width
-    config = LlamaConfig(
-        vocab_size=arguments.vocabulary,
-        hidden_size=width,
-        intermediate_size=width * 11008 // 4096,
-        num_hidden_layers=arguments.layers,
-        num_attention_heads=max(1, width // 128),
-        max_position_embeddings=2048,
-        use_cache=False,
-    )
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, arguments.dtype))
-    with torch.device(arguments.device):
-        model = LlamaForCausalLM(config)
-    torch.set_default_dtype(before)
-    return model
-
-
-def training_step(model: nn.Module, ids: Tensor, others: int, peaks: list[int]) -> Callable[[], None]:
-    """Forward, backward, AdamW; peak bytes join `peaks`, without `others`, which another model holds."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=1e-4, fused=True)
-
-    def run() -> None:
-        if ids.is_cuda:
-            torch.cuda.reset_peak_memory_stats()
-        model(input_ids=ids, labels=ids).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if ids.is_cuda:
-            peaks.append(torch.cuda.max_memory_allocated() - others)
-
-    return run
 
 
 def measure_model(arguments: argparse.Namespace) -> list[dict[str, object]]:
@@ -281,44 +225,16 @@ def report(result: dict) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--dtype", default="float32", choices=["float32", "bfloat16"])
-    add("--widths", type=int, nargs="+", default=[512, 1024, 2048], help="of the projection")
-    add("--tokens", type=int, default=1024, help="through the projection")
-    add("--model-width", type=int, default=1024)
-    add("--layers", type=int, default=2)
-    add("--vocabulary", type=int, default=2048)
-    add("--batch", type=int, default=4, help="rows of the model's batch")
-    add("--length", type=int, default=256, help="tokens per row")
-    add("--repeats", type=int, default=10)
-    add("--compile", action="store_true", help="both models through torch.compile")
-    add(
-        "--llama-7b",
-        action="store_true",
-        help="width 4096, 32 layers, vocabulary 32000, rows of 512, bfloat16",
-    )
-    add("--out", type=Path, default=Path(__file__).parent / "results")
-    chosen = parser.parse_args(arguments)
-    if chosen.llama_7b:
-        shape = {"model_width": 4096, "layers": 32, "vocabulary": 32000, "length": 512, "dtype": "bfloat16"}
-        chosen = argparse.Namespace(**(vars(chosen) | shape))
+    shape = {"tokens": 1024, "model_width": 1024, "layers": 2, "vocabulary": 2048, "batch": 4, "length": 256}
+    parser = options(__doc__, **shape)
+    parser.add_argument("--widths", type=int, nargs="+", default=[512, 1024, 2048], help="of the projection")
+    parser.add_argument("--compile", action="store_true", help="both models through torch.compile")
+    add_llama_7b(parser)
+    chosen = shaped(parser.parse_args(arguments))
     layer = [measure_layer(width, dropout, chosen) for width in chosen.widths for dropout in (0.05, 0.0)]
-    parameters = {name: value for name, value in vars(chosen).items() if name != "out"}
-    result = {
-        "machine": machine(),
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-        "parameters": parameters,
-    }
-    result |= {"layer": layer, "model": measure_model(chosen)}
+    result = provenance(chosen) | {"layer": layer, "model": measure_model(chosen)}
     name = ("nat-7b" if chosen.llama_7b else "nat") + ("-compiled" if chosen.compile else "")
-    atomic_write_text(chosen.out / f"{name}.json", json.dumps(result, indent=1) + "\n")
-    atomic_write_text(chosen.out / f"{name}.md", report(result))
-    print(report(result))
+    keep(result, report(result), chosen.out, name)
 
 
 if __name__ == "__main__":

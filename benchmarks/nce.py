@@ -18,25 +18,20 @@ Writes nce.json and nce.md into --out (default: benchmarks/results).
 from __future__ import annotations
 
 import argparse
-import json
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
-from nat import llama, ratio, spread
+from measuring import keep, llama, options, provenance, ratio, spread
+from nce_memory import FORMS, measure_memory
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from negdistill.artifacts import atomic_write_text, machine, versions
 from negdistill.batching import (
     Encoded,
     Example,
@@ -47,7 +42,7 @@ from negdistill.batching import (
     padding_share,
     real_text_tokenizer,
 )
-from negdistill.losses import calibration_beta, distillation, distilled, likelihood
+from negdistill.losses import calibration_beta, distillation, likelihood
 from negdistill.nat import NATConfig, attach, view
 from negdistill.nce import CachedTeacher, teacher_cache
 from negdistill.recipes import training_set
@@ -57,7 +52,6 @@ TOLERANCE = 1e-10  # of the largest difference in float64, relative to the large
 EPOCHS = 20
 CHARACTERS = 1200  # the released code keeps shorter pairs of question and rationale
 SMALL = ((load_problems, ("train",)), (load_rationales, ()))  # embedded, for where there is no other data
-FORMS = ("plain", "chunked", "chunked, top-k")
 
 
 # --- both schemes -------------------------------------------------------------------------------------
@@ -237,54 +231,6 @@ def measure(arguments: argparse.Namespace, rows: list[Encoded], wide: list[Encod
     }
 
 
-# --- 4. memory ----------------------------------------------------------------------------------------
-
-
-def peak_bytes(form: str, tokens: int, vocabulary: int, k: int, device: str) -> int:
-    """Most bytes of the loss and its gradient in use at once, besides logits and teacher, in this process."""
-    torch.manual_seed(0)
-    logits = torch.randn(tokens, vocabulary, device=device).requires_grad_()
-    teacher = torch.randn(tokens, vocabulary, device=device).log_softmax(1)
-    targets, weight = torch.arange(tokens, device=device) % vocabulary, torch.ones(tokens, device=device)
-    ids = None
-    if form == "chunked, top-k":
-        values, ids = teacher.topk(k, 1)
-        teacher = torch.cat([values, teacher.scatter(1, ids, float("-inf")).logsumexp(1, keepdim=True)], 1)
-    small = distilled(logits[:1], targets[:1], teacher[:1], weight[:1], None if ids is None else ids[:1])
-    torch.autograd.grad(small.sum(), logits)  # what is loaded at the first call does not count
-    logits = logits + 0  # as the output layer gives them
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-    else:
-        Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the peak until now
-        before = _status("VmRSS")
-    if form == "plain":
-        log_probs = logits.log_softmax(1)
-        hard = -log_probs.gather(1, targets[:, None]).squeeze(1)
-        (0.5 * hard - 0.5 * weight * (teacher.exp() * log_probs).sum(1)).sum().backward()
-    else:
-        distilled(logits, targets, teacher, weight, ids, overwrite=True).sum().backward()
-    return (torch.cuda.max_memory_allocated() if device == "cuda" else _status("VmHWM")) - before
-
-
-def _status(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def measure_memory(arguments: argparse.Namespace) -> dict[str, int]:
-    found = {}
-    for form in FORMS:
-        names = ("device", "loss_tokens", "loss_vocabulary", "top_k")
-        given = [part for name in names for part in (f"--{name.replace('_', '-')}", getattr(arguments, name))]
-        command = [sys.executable, __file__, "--peak", form, *map(str, given)]
-        found[form] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return found
-
-
 # --- report -------------------------------------------------------------------------------------------
 
 
@@ -329,47 +275,21 @@ def report(result: dict) -> str:
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--dtype", default="float32", choices=["float32", "bfloat16"])
-    add("--teacher", default="tdg-gpt-3.5-turbo", help="whose rationales give the lengths")
-    add("--rows", type=int, default=8000, help="rationales, drawn from all that are right")
-    add("--model-width", type=int, default=256)
-    add("--layers", type=int, default=2)
-    add("--vocabulary", type=int, default=2048)
-    add("--batch", type=int, default=8, help="rows of a batch")
-    add("--batches", type=int, default=8, help="batches of a turn")
-    add("--repeats", type=int, default=10, help="turns")
-    add("--loss-tokens", type=int, default=2048, help="for the memory of the loss")
-    add("--loss-vocabulary", type=int, default=32000)
-    add("--top-k", type=int, default=128)
-    add("--peak", choices=FORMS, help=argparse.SUPPRESS)
-    add("--out", type=Path, default=Path(__file__).parent / "results")
+    shape = {"model_width": 256, "layers": 2, "vocabulary": 2048, "batch": 8, "batches": 8, "rows": 8000}
+    parser = options(__doc__, **shape, loss_tokens=2048, loss_vocabulary=32_000, top_k=128)
+    parser.add_argument("--teacher", default="tdg-gpt-3.5-turbo", help="whose rationales give the lengths")
     chosen = parser.parse_args(given)
-    if chosen.peak:
-        print(
-            peak_bytes(chosen.peak, chosen.loss_tokens, chosen.loss_vocabulary, chosen.top_k, chosen.device)
-        )
-        return
     rows, wide = lengths(chosen)
     difference = check(chosen, rows)
     if not difference < TOLERANCE:
         raise AssertionError(f"the two forms differ by {difference:.1e} in float64")
-    result = {
-        "machine": machine(),
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-        "parameters": {name: value for name, value in vars(chosen).items() if name not in ("out", "peak")},
+    sizes = (chosen.device, chosen.loss_tokens, chosen.loss_vocabulary, chosen.top_k)
+    result = provenance(chosen) | {
         "difference": difference,
         "time": measure(chosen, rows, wide),
-        "memory": measure_memory(chosen),
+        "memory": measure_memory(*sizes),
     }
-    atomic_write_text(chosen.out / "nce.json", json.dumps(result, indent=1) + "\n")
-    atomic_write_text(chosen.out / "nce.md", report(result))
-    print(report(result))
+    keep(result, report(result), chosen.out, "nce")
 
 
 if __name__ == "__main__":

@@ -20,20 +20,17 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
-from nat import ratio, spread
+from measuring import keep, options, provenance, ratio, spread
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from negdistill import arithmetic
-from negdistill.artifacts import atomic_write_text, machine, versions
 from negdistill.batching import encode_prompts, format_prompt, pad_id
 from negdistill.methods import adapted, fit, settings, training_set
 from negdistill.sample import sample
@@ -228,35 +225,15 @@ def report(result: dict) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__, prompts=48, max_new_tokens=256, repeats=3, epochs=2, first=64)
     add = parser.add_argument
-    add("--device", default="cpu", choices=["cpu", "cuda"])
-    add("--dtype", default="float32", choices=["float32", "bfloat16"])
-    add("--prompts", type=int, default=48)
-    add("--max-new-tokens", type=int, default=256)
-    add("--epochs", type=int, default=2, help="of CoT KD on 300 questions")
     add("--batched", type=int, nargs="+", default=[4, 8, 16], help="prompts of a batch of generate")
-    add("--first", type=int, default=64, help="tokens after which rows are put aside")
-    add("--repeats", type=int, default=3)
     add("--llama-1b", action="store_true", help="a random LLaMA in bfloat16 instead of the student")
-    add("--out", type=Path, default=Path(__file__).parent / "results")
     chosen = parser.parse_args(arguments)
     if chosen.llama_1b:
         chosen.dtype = "bfloat16"
-    parameters = {name: value for name, value in vars(chosen).items() if name != "out"}
-    result = {
-        "machine": machine(),
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-        "parameters": parameters,
-        **measure(chosen),
-    }
-    name = "sampling-1b" if chosen.llama_1b else "sampling"
-    atomic_write_text(chosen.out / f"{name}.json", json.dumps(result, indent=1) + "\n")
-    atomic_write_text(chosen.out / f"{name}.md", report(result))
-    print(report(result))
+    result = provenance(chosen) | measure(chosen)
+    keep(result, report(result), chosen.out, "sampling-1b" if chosen.llama_1b else "sampling")
 
 
 if __name__ == "__main__":

@@ -724,8 +724,9 @@ def test_unit_of_another_width(saved):
 # --- the benchmark -------------------------------------------------------------------------------------
 
 
-def test_benchmark_runs_and_finds_both_orders_equal(tmp_path, capsys):
+def test_benchmark_runs_and_finds_both_orders_equal(tmp_path, capsys, monkeypatch):
     path = Path(__file__).parents[1] / "benchmarks" / "nat.py"
+    monkeypatch.syspath_prepend(str(path.parent))
     spec = importlib.util.spec_from_file_location("benchmark_nat", path)
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)

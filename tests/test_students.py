@@ -1,8 +1,12 @@
 """The embedded student knows single operations and not the task; any causal LM of transformers loads."""
 
+import importlib.util
+import json
 import random
 import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -181,3 +185,24 @@ def test_importing_the_world_needs_no_torch():
         "import sys, negdistill.arithmetic; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- the benchmark ------------------------------------------------------------------------------------
+
+
+def test_benchmark_of_the_base_finds_the_compiled_one_equal(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("bitsandbytes")
+    folder = Path(__file__).parents[1] / "benchmarks"
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # no C++ compiler
+    spec = importlib.util.spec_from_file_location("benchmark_base", folder / "base.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    shape = "--device cpu --model-width 64 --layers 1 --vocabulary 300 --batch 2 --length 8 --repeats 2 --out"
+    benchmark.main([*shape.split(), str(tmp_path)])
+    rows = json.loads((tmp_path / "base.json").read_text())["rows"]
+    assert [row["base"] for row in rows] == 2 * list(benchmark.VARIANTS)
+    of = {row["base"]: row for row in rows}
+    assert of["plain"]["logits_away"] == 0 < of["8bit"]["logits_away"] < of["4bit"]["logits_away"]
+    assert of["4bit"]["base_bytes"] < of["8bit"]["base_bytes"] < of["plain"]["base_bytes"]
+    assert "times faster" in (tmp_path / "base.md").read_text() and "4bit" in capsys.readouterr().out
