@@ -153,10 +153,12 @@ SHOWN = {  # columns of three numbers each, as one
 DIGITS = 4  # of a fraction, in the files: a hundredth of a point
 
 
-def figures(folder: str | Path) -> dict[str, tuple[pd.DataFrame, Figure]]:
-    """The committed figures by name of their file: the numbers shown, and the figure."""
+def figures(used: pd.DataFrame, under: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, Figure]]:
+    """The committed figures by name of their file: the numbers shown, and the figure.
+
+    used, under  what `uses` and `conditions` return
+    """
     plots.style()
-    used, under = uses(folder), conditions(folder)
     under = under[under["kind"] != "ablation"]  # those are a figure of their own chapter
     under = under.assign(method=under["condition"] + under["teacher"].map(", {} teacher".format))
     under["teacher"] = "minus " + under["against"]
@@ -183,11 +185,12 @@ def refresh(root: Path) -> list[Path]:
             f"{page} must hold <!-- claims: begin --> and <!-- claims: end --> once; got {found}"
         )
     atomic_write_text(page, text)
-    for name, (frame, figure) in figures(folder).items():
+    under = conditions(folder)
+    for name, (frame, figure) in figures(uses(folder), under).items():
         with atomic_path(book / "_static" / name) as path:
             figure.savefig(path, metadata={"Description": digest(frame)})
         written.append(book / "_static" / name)
-    for name, frame in {**result_tables(folder), "conditions": conditions(folder)}.items():
+    for name, frame in {**result_tables(folder), "conditions": under}.items():
         written.append(book / "tables" / f"{name}.csv")
         with atomic_path(written[-1]) as path:
             frame.round(DIGITS).to_csv(path, index=False)

@@ -11,7 +11,7 @@ import yaml
 
 from negdistill.artifacts import digest_file
 from negdistill.claims import claims_table, judge, predictions
-from negdistill.evidence import DIGITS, TABLE, conditions, digest, figures, result_tables
+from negdistill.evidence import DIGITS, TABLE, conditions, digest, figures, result_tables, uses
 from negdistill.planning import notebooks, plan
 from negdistill.reference import modules, names
 
@@ -276,7 +276,7 @@ def test_every_number_of_the_claims_follows_from_the_committed_predictions():
 
 
 def test_the_committed_figures_show_the_committed_predictions():
-    for name, (frame, _) in figures(EXECUTED).items():
+    for name, (frame, _) in figures(uses(EXECUTED), conditions(EXECUTED)).items():
         said = f"Description\0{digest(frame)}".encode()
         assert said in (BOOK / "_static" / name).read_bytes(), "python -m negdistill refresh"
 

@@ -62,7 +62,7 @@ def test_refresh_writes_a_table_two_figures_and_a_file_for_every_chapter(answere
     assert all(path.is_file() for path in written)
     expected = page.replace("old", claims_table(judge(answered)))
     assert (book / "claims.md").read_text("utf-8") == expected
-    for name, (frame, _) in figures(answered).items():
+    for name, (frame, _) in figures(uses(answered), conditions(answered)).items():
         assert f"Description\0{digest(frame)}".encode() in (book / "_static" / name).read_bytes()
     assert digest(uses(answered)) != digest(uses(answered).assign(difference=0.5))
     names = sorted(path.name for path in (book / "tables").iterdir())
