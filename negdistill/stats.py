@@ -146,24 +146,17 @@ def overlap(
     return Estimate(counts[0] / counts[1], *_percentiles(ratio, level))
 
 
-def overlap_difference(
-    frame: pd.DataFrame,
-    one: pd.DataFrame,
-    other: pd.DataFrame,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Difference:
+def overlap_difference(frame: pd.DataFrame, one: pd.DataFrame, other: pd.DataFrame) -> Difference:
     """`overlap` of frame and one, minus `overlap` of frame and other, resampled together.
 
-    The interval is the percentile interval, p as in `paired`. Raises ValueError as `paired`.
+    With the 95 % percentile interval, and p as in `paired`. Raises ValueError as `paired`.
     """
     a, b, c = (_matrix(part, name) for part, name in ((frame, "frame"), (one, "one"), (other, "other")))
     _check_same(a, b)
     _check_same(a, c)
     value = overlap(frame, one).value - overlap(frame, other).value
-    found = _resampled_overlap(a, b, resamples, seed) - _resampled_overlap(a, c, resamples, seed)
-    return Difference(value, *_percentiles(found, level), _p_value(found, 1e-9))
+    found = _resampled_overlap(a, b, RESAMPLES, 0) - _resampled_overlap(a, c, RESAMPLES, 0)
+    return Difference(value, *_percentiles(found, 0.95), _p_value(found, 1e-9))
 
 
 def _matrix(frame: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from negdistill.stats import Estimate, bootstrap_accuracy, iou, overlap, paired, wilson
+from negdistill.stats import Estimate, bootstrap_accuracy, iou, overlap, overlap_difference, paired, wilson
 
 
 def frame_of(correct, method="A", first_seed=0):
@@ -250,3 +250,23 @@ def test_different_questions_or_seeds_are_refused():
         paired(a, frame_of([[1, 0, 1]], "B", first_seed=1))
     with pytest.raises(ValueError, match="baseline must hold at least one row"):
         paired(a, a.iloc[:0])
+
+
+def test_overlap_difference_equals_the_loop():
+    chance = np.random.default_rng(3)
+    layers = chance.random((3, 4, 30)) < 0.5
+    layers[1] = layers[0] ^ (chance.random((4, 30)) < 0.1)  # nearly the first; the third has nothing of it
+
+    def difference(drawn):
+        share = [(drawn[0] & drawn[n]).sum() / max((drawn[0] | drawn[n]).sum(), 1) for n in (1, 2)]
+        return share[0] - share[1]
+
+    found = overlap_difference(*(frame_of(layer, name) for layer, name in zip(layers, "ABC", strict=True)))
+    assert found.value == pytest.approx(difference(layers))
+    loop = loop_bootstrap(layers, difference, 2000, 0)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(loop, [0.025, 0.975])), abs=0.02)
+    assert found.p < 0.05 and found.low > 0
+    same = overlap_difference(frame_of(layers[0]), frame_of(layers[1]), frame_of(layers[1]))
+    assert same == (0, 0, 0, 1)
+    with pytest.raises(ValueError, match="both frames must hold the same questions"):
+        overlap_difference(frame_of(layers[0]), frame_of(layers[1]), frame_of(layers[2][:, :9]))
