@@ -14,13 +14,17 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from negdistill.nat import attach, detach, load_nat, randomize_negative
 from negdistill.nat_unit import NATConfig, projections, widths
+from negdistill.peft_loader import load_peft
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 @contextmanager
@@ -32,7 +36,8 @@ def lora(
     r  rank, by default that of `config`; the scaling lora_alpha / r is that of `config` at every rank
     """
     r = r or config.r
-    fresh = LoraConfig(
+    peft = load_peft()
+    fresh = peft.LoraConfig(
         r=r,
         lora_alpha=config.lora_alpha * r / config.r,
         lora_dropout=config.dropout,
@@ -43,9 +48,9 @@ def lora(
     with _peft(
         model,
         lambda: (
-            get_peft_model(model, fresh)
+            peft.get_peft_model(model, fresh)
             if start is None
-            else PeftModel.from_pretrained(model, start, is_trainable=True)
+            else peft.PeftModel.from_pretrained(model, start, is_trainable=True)
         ),
         seed,
     ) as wrapped:
@@ -72,7 +77,8 @@ def merged(model: nn.Module, folders: Mapping[Path, float]) -> Iterator[nn.Modul
     """The weighted sum of stored LoRA adapters as one LoRA, exact: their ranks add up."""
     names = [f"part{number}" for number in range(len(folders))]  # PEFT takes a bare number for a layer's
     first, *others = zip(folders, names, strict=True)
-    with _peft(model, lambda: PeftModel.from_pretrained(model, first[0], adapter_name=first[1])) as wrapped:
+    from_pretrained = load_peft().PeftModel.from_pretrained
+    with _peft(model, lambda: from_pretrained(model, first[0], adapter_name=first[1])) as wrapped:
         for folder, name in others:
             wrapped.load_adapter(folder, adapter_name=name)
         # "default", because an adapter of that name is saved without a folder of its own
@@ -91,7 +97,7 @@ def stored(model: nn.Module, folder: Path, view: str) -> Iterator[nn.Module]:
         finally:
             detach(model)
     else:
-        with _peft(model, lambda: PeftModel.from_pretrained(model, folder)) as wrapped:
+        with _peft(model, lambda: load_peft().PeftModel.from_pretrained(model, folder)) as wrapped:
             yield wrapped.eval()
 
 

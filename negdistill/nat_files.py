@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from negdistill.peft_loader import load_peft
+
 Pairs = dict[str, tuple[Tensor, Tensor]]  # module name -> A [r, d_in], B [d_out, r]
 Shapes = Mapping[str, tuple[int, int]]  # module name -> d_in, d_out
 
@@ -68,12 +70,10 @@ def write_adapter(folder: Path, pairs: Pairs, model: nn.Module, **settings: obje
 
     settings  lora_alpha, lora_dropout, target_modules and fan_in_fan_out of peft.LoraConfig
     """
-    from peft import LoraConfig  # takes seconds to import
-
     name = model.config.name_or_path
     fixed = {"task_type": "CAUSAL_LM", "base_model_name_or_path": name, "inference_mode": True}
     (r,) = {len(a) for a, _ in pairs.values()}
-    LoraConfig(r=r, **fixed, **settings).save_pretrained(folder)
+    load_peft().LoraConfig(r=r, **fixed, **settings).save_pretrained(folder)
     named = (
         (f"base_model.model.{name}.lora_{part}.weight", w)
         for name, ab in pairs.items()
