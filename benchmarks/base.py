@@ -35,8 +35,9 @@ from measuring import (
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from negdistill.nat import NATConfig, attach
-from negdistill.students import load_student
+from negdistill.method.nat import attach
+from negdistill.method.nat_unit import NATConfig
+from negdistill.training.students import load_student
 
 VARIANTS = ("plain", "compiled", "8bit", "4bit")
 SAME = 1e-3  # difference of a compiled model's logits that rounding explains, of their spread

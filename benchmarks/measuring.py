@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from negdistill.artifacts import atomic_write_text, machine, versions
+from negdistill.runs.files import atomic_write_text
+from negdistill.runs.folder import machine, versions
 
 LLAMA_7B = {"model_width": 4096, "layers": 32, "vocabulary": 32000, "length": 512, "dtype": "bfloat16"}
 

@@ -36,7 +36,8 @@ from measuring import (
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from negdistill.nat import DualLinear, NATConfig, attach
+from negdistill.method.nat import attach
+from negdistill.method.nat_unit import DualLinear, NATConfig
 
 TOLERANCE = 1e-10  # of the largest difference in float64, relative to the largest number
 

@@ -32,21 +32,23 @@ from nce_memory import FORMS, measure_memory
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from negdistill.batching import (
+from negdistill.data.prompts import format_prompt
+from negdistill.data.sources import load_problems, load_rationales
+from negdistill.method.nat import attach, view
+from negdistill.method.nat_unit import NATConfig
+from negdistill.method.nce import calibration_beta
+from negdistill.method.objectives import distillation, likelihood
+from negdistill.training.batching import (
     Encoded,
     Example,
     batches,
     collate,
     encode,
-    format_prompt,
     padding_share,
     real_text_tokenizer,
 )
-from negdistill.losses import calibration_beta, distillation, likelihood
-from negdistill.nat import NATConfig, attach, view
-from negdistill.nce import CachedTeacher, teacher_cache
-from negdistill.recipes import training_set
-from negdistill.sources import load_problems, load_rationales
+from negdistill.training.dataset import training_set
+from negdistill.training.teacher_cache import CachedTeacher, teacher_cache
 
 TOLERANCE = 1e-10  # of the largest difference in float64, relative to the largest number
 EPOCHS = 20

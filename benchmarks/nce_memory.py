@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from negdistill.losses import distilled
+from negdistill.method.nce import distilled
 
 FORMS = ("plain", "chunked", "chunked, top-k")
 

@@ -30,11 +30,14 @@ import torch
 from measuring import keep, options, provenance, ratio, spread
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from negdistill import arithmetic
-from negdistill.batching import encode_prompts, format_prompt, pad_id
-from negdistill.methods import adapted, fit, settings, training_set
-from negdistill.sample import sample
-from negdistill.students import Student, load_student
+from negdistill.data import arithmetic
+from negdistill.data.prompts import format_prompt
+from negdistill.inference.sample import sample
+from negdistill.training.batching import encode_prompts, pad_id
+from negdistill.training.dataset import training_set
+from negdistill.training.fit import adapted, fit
+from negdistill.training.settings import settings
+from negdistill.training.students import Student, load_student
 
 N = 16
 

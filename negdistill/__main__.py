@@ -11,12 +11,12 @@ def say(line: str) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from negdistill import pipeline, planning
+    from negdistill.bookmaking import pipeline, planning
 
     overrides = dict(map(planning.parse_parameter, options.parameter))
     if options.dry_run:
         with pipeline.environment(pipeline.QUIET):  # read when transformers is imported
-            from negdistill import estimate
+            from negdistill.bookmaking import estimate
 
         jobs = planning.plan(planning.find_root(), options.profile, options.only, overrides)
         selected = planning.select([job.name for job in jobs], options.only)
@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def status(options: argparse.Namespace) -> None:
-    from negdistill import pipeline, planning
+    from negdistill.bookmaking import pipeline, planning
 
     root = planning.find_root()
     for profile in [options.profile] if options.profile else planning.profiles(root):
@@ -38,13 +38,13 @@ def status(options: argparse.Namespace) -> None:
 
 
 def render(options: argparse.Namespace) -> None:
-    from negdistill import pages, planning
+    from negdistill.bookmaking import pages, planning
 
     pages.render(planning.find_root(), options.profile, say)
 
 
 def refresh(options: argparse.Namespace) -> None:
-    from negdistill import evidence, pages, planning
+    from negdistill.bookmaking import evidence, pages, planning
 
     root = planning.find_root()
     for path in (pages.refresh_costs(root), *evidence.refresh(root)):
@@ -52,10 +52,11 @@ def refresh(options: argparse.Namespace) -> None:
 
 
 def ask(options: argparse.Namespace) -> None:
-    from negdistill import pipeline
+    from negdistill.bookmaking import pipeline
 
     with pipeline.environment(pipeline.QUIET):  # read when transformers is imported
-        from negdistill import tasks, teachers
+        from negdistill.data import tasks
+        from negdistill.teachers import generate as teachers
 
     problems = tasks.load_task(options.task).questions(options.split, options.questions, options.seed)
     if options.local:
@@ -77,7 +78,7 @@ def ask(options: argparse.Namespace) -> None:
 
 
 def export(options: argparse.Namespace) -> None:
-    from negdistill.export import export
+    from negdistill.training.export import export
 
     say(f"written: {export(options.fit_folder, options.out, options.student)}")
 
@@ -107,7 +108,7 @@ def add_ask_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    from negdistill.download import add_data_parser
+    from negdistill.data.download import add_data_parser
 
     top = argparse.ArgumentParser(prog="python -m negdistill", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="command")

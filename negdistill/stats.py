@@ -26,7 +26,7 @@ import pandas as pd
 RESAMPLES = 4000
 
 
-class Estimate(NamedTuple):
+class Interval(NamedTuple):
     """A value and its interval, as fractions."""
 
     value: float
@@ -64,7 +64,7 @@ def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, floa
 
 def bootstrap_accuracy(
     frame: pd.DataFrame, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> Estimate:
+) -> Interval:
     """Accuracy of one method with its percentile interval, clustered by question and seed.
 
     Where all answers are right, or none, all resamples are equal: the interval is then Wilson's, of as many
@@ -76,8 +76,8 @@ def bootstrap_accuracy(
     correct = _matrix(frame, "frame")
     value = float(correct.to_numpy().mean())
     if value in (0, 1):
-        return Estimate(value, *wilson(value * correct.shape[1], correct.shape[1], level))
-    return Estimate(value, *_percentiles(_resampled_means(correct, resamples, seed), level))
+        return Interval(value, *wilson(value * correct.shape[1], correct.shape[1], level))
+    return Interval(value, *_percentiles(_resampled_means(correct, resamples, seed), level))
 
 
 def paired(
@@ -113,14 +113,14 @@ def paired(
     return Difference(value, low, high, p)
 
 
-def iou(solved_a: set, solved_b: set, level: float = 0.95) -> Estimate:
+def iou(solved_a: set, solved_b: set, level: float = 0.95) -> Interval:
     """Intersection over union of two solved sets of one run each (0 where both are empty).
 
     Given the size of the union, the number solved by both is binomial, so the interval is Wilson's.
     """
     union = len(solved_a | solved_b)
     both = len(solved_a & solved_b)
-    return Estimate(both / union if union else 0.0, *wilson(both, union, level))
+    return Interval(both / union if union else 0.0, *wilson(both, union, level))
 
 
 def overlap(
@@ -129,7 +129,7 @@ def overlap(
     level: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> Estimate:
+) -> Interval:
     """Intersection over union of the questions that two methods solve, over all seeds.
 
     Sum over seeds of the number solved by both, over the sum of the number solved by either, with the
@@ -141,9 +141,9 @@ def overlap(
     both, union = a * b, np.maximum(a, b)
     counts = both.to_numpy().sum() / len(a), union.to_numpy().sum() / len(a)
     if counts[0] in (0, counts[1]):
-        return Estimate(counts[0] / counts[1] if counts[1] else 0.0, *wilson(*counts, level))
+        return Interval(counts[0] / counts[1] if counts[1] else 0.0, *wilson(*counts, level))
     ratio = _resampled_overlap(a, b, resamples, seed)
-    return Estimate(counts[0] / counts[1], *_percentiles(ratio, level))
+    return Interval(counts[0] / counts[1], *_percentiles(ratio, level))
 
 
 def overlap_difference(frame: pd.DataFrame, one: pd.DataFrame, other: pd.DataFrame) -> Difference:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from negdistill.pipeline import QUIET
+from negdistill.bookmaking.pipeline import QUIET
 
 os.environ.update(QUIET)  # kernels inherit it
 

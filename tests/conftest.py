@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from negdistill.rows import METHODS
-from negdistill.tasks import load_task
+from negdistill.data.tasks import load_task
+from negdistill.training.method_table import METHODS
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,11 @@ import nbformat
 import pytest
 import yaml
 
-from negdistill.artifacts import digest_file
-from negdistill.claims import claims_table, judge, predictions
-from negdistill.evidence import DIGITS, TABLE, conditions, digest, figures, result_tables, uses
-from negdistill.planning import notebooks, plan
-from negdistill.reference import modules, names
+from negdistill.bookmaking.claims import claims_table, judge, predictions
+from negdistill.bookmaking.evidence import DIGITS, TABLE, conditions, digest, figures, result_tables, uses
+from negdistill.bookmaking.planning import notebooks, plan
+from negdistill.bookmaking.reference import modules, names
+from negdistill.runs.digests import digest_file
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
@@ -129,7 +129,7 @@ def test_every_name_of_the_paper_map_exists(row):
     objects = re.findall(r"\{py:obj\}`(?:[\w.]+ <|~)([\w.]+)>?`", line)
     assert objects and line.count("{py:obj}") == len(objects)
     assert set(objects) <= names(modules(ROOT))
-    found = re.findall(r"\{source\}`(\w+) <(tests/test_\w+\.py)>`", line)
+    found = re.findall(r"\{source\}`(\w+) <(tests/(?:\w+/)?test_\w+\.py)>`", line)
     assert found and line.count("{source}") == len(found)
     for name, path in found:
         assert name.startswith("test_") and name in functions_of(ROOT / path), name
@@ -145,7 +145,7 @@ def test_every_equation_of_the_method_is_in_the_paper_map():
 def messages():
     """Every text of the package with "…" for what is filled in, as troubleshooting.md writes them."""
     found = []
-    for path in sorted((ROOT / "negdistill").glob("*.py")):
+    for path in sorted((ROOT / "negdistill").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 found.append(

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from negdistill.planning import known_parameters, notebooks, plan
+from negdistill.bookmaking.planning import known_parameters, notebooks, plan
 
 ROOT = Path(__file__).parents[1]
 SOURCES = notebooks(ROOT / "notebooks")

@@ -4,13 +4,14 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from negdistill import pipeline
-from negdistill.artifacts import RunFolder
-from negdistill.batching import real_text_tokenizer
-from negdistill.planning import find_root, plan, read
-from negdistill.records import Rationale, write_records
-from negdistill.sources import TDG, load_rationales
-from negdistill.tasks import load_task
+from negdistill.bookmaking import pipeline
+from negdistill.bookmaking.planning import find_root, plan, read
+from negdistill.data.formats import write_records
+from negdistill.data.records import Rationale
+from negdistill.data.sources import TDG, load_rationales
+from negdistill.data.tasks import load_task
+from negdistill.runs.folder import RunFolder
+from negdistill.training.batching import real_text_tokenizer
 
 SMALL = {
     "questions": 40,  # with 8 rationales each

@@ -20,13 +20,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "negdistill"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 README = (ROOT / "README.md").read_text("utf-8")
-FRONT = {"__init__", "__main__"}
-
-# The README's file map: modules in the order of layers, groups parted by empty lines.
+# The README's file map: the rooms from the top of the house to the bottom.
 MAP = README.split("negdistill/  ")[1].split("notebooks/  ")[0]
-GROUPS = [re.findall(r"^  (\w+)  +\S", group, re.MULTILINE) for group in MAP.split("\n\n")]
-ORDER = [name for group in GROUPS for name in group]
-MODULES = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem not in FRONT}
+ROOMS = re.findall(r"^  (\w+)/  +\S", MAP, re.MULTILINE)
+TOP = re.search(r"^  (\w+(?:, \w+)*)  +\S", MAP, re.MULTILINE)[1].split(", ")
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
+
+each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 
 
 def tracked() -> list[Path]:
@@ -73,24 +73,66 @@ def test_the_house_from_the_street(name):
     assert (ROOT / name).exists()
 
 
-def test_the_file_map_has_every_module():
-    assert sorted(ORDER) == sorted(MODULES)
+def room_of(place: str) -> str:
+    """Room of a module's full name or of its path in the package; "" for the modules above all rooms."""
+    parts = place.removeprefix("negdistill.").split(".")
+    return parts[0] if parts[0] in ROOMS else ""
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_a_module_imports_only_from_those_above_it(name):
-    used = {full.split(".")[1] for full in imports(MODULES[name]) if full.startswith("negdistill.")}
-    assert used <= set(ORDER[: ORDER.index(name)])
+def test_the_file_map_has_every_room_and_every_module_above_them():
+    assert sorted(ROOMS) == sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+    assert sorted(TOP) == sorted(path.stem for path in MODULES if path.parent == PACKAGE)
 
 
-@pytest.mark.parametrize("names", [[], GROUPS[0], ["planning", "pipeline", "pages", "__main__"]], ids=str)
+@each_module
+def test_a_room_imports_only_from_rooms_above_it(path):
+    own = room_of(".".join(path.relative_to(PACKAGE).with_suffix("").parts))
+    above = ["", *ROOMS][: ["", *ROOMS].index(own) + 1]
+    assert {room_of(full) for full in imports(path) if full.startswith("negdistill.")} <= set(above)
+
+
+def test_there_is_no_circle_of_imports():
+    def below(path: Path) -> set[str]:
+        return {full.rpartition(".")[0] for full in imports(path)} | imports(path)
+
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in MODULES}
+    left = {name: below(path) & set(names) - {name} for name, path in names.items()}
+    while ready := {name for name, needs in left.items() if not needs & set(left)}:
+        left = {name: needs for name, needs in left.items() if name not in ready}
+    assert not left
+
+
+def test_tests_mirror_the_rooms():
+    for path in (ROOT / "tests").glob("*/test_*.py"):
+        module = path.stem.removeprefix("test_")
+        there = {name.stem for name in MODULES if name.parent.name == path.parent.name}
+        assert any(module == name or module.startswith(f"{name}_") for name in there), path
+
+
+LIGHT = ["", "checks", "stats", "runs.folder", "runs.files", "runs.digests"]
+NO_MODEL = [f"data.{path.stem}" for path in sorted((PACKAGE / "data").glob("*.py")) if path.stem[0] != "_"]
+RUNNER = ["bookmaking.planning", "bookmaking.pipeline", "bookmaking.pages", "__main__"]
+
+
+@pytest.mark.parametrize("names", [LIGHT, NO_MODEL, RUNNER], ids=["light", "data", "runner"])
 def test_plain_python_needs_no_torch(names):
-    lines = ["import sys", *(f"import negdistill.{name}" for name in names), "import negdistill"]
+    lines = ["import sys", *(f"import negdistill.{name}".rstrip(".") for name in names)]
     check = "assert not {'torch', 'transformers', 'peft'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", "\n".join([*lines, check])], check=True, cwd=ROOT)
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_the_package_is_light_and_gives_its_public_names():
+    script = """import sys, time
+began = time.perf_counter()
+import negdistill
+seconds = time.perf_counter() - began
+assert seconds < 0.2 and not {'torch', 'numpy', 'pandas'} & set(sys.modules), seconds
+for name in negdistill.__all__:
+    assert getattr(negdistill, name).__doc__, name"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+@each_module
 def test_a_module_is_short_and_plain(path):
     text = path.read_text("utf-8")
     tree = ast.parse(text)
@@ -179,8 +221,8 @@ def test_conda_file_repeats_nothing():
 
 def foreign(folder: Path) -> dict[str, set[str]]:
     """Each third-party module that a folder imports, and the distributions it may come from."""
-    names = {full.split(".")[0] for path in folder.glob("*.py") for full in imports(path)}
-    names -= {*sys.stdlib_module_names, "negdistill", *(path.stem for path in folder.glob("*.py"))}
+    names = {full.split(".")[0] for path in folder.rglob("*.py") for full in imports(path)}
+    names -= {*sys.stdlib_module_names, "negdistill", *(path.stem for path in folder.rglob("*.py"))}
     owners = packages_distributions()
     return {name: {canonicalize_name(owner) for owner in owners.get(name, ())} for name in names}
 
@@ -199,10 +241,11 @@ def test_what_the_package_requires_it_imports():
 
 
 def test_data_of_the_package_is_installed_with_it():
-    patterns = PROJECT["tool"]["setuptools"]["package-data"]["negdistill"]
+    data = PROJECT["tool"]["setuptools"]["package-data"]
+    patterns = [f"{room.replace('.', '/')}/{glob}" for room, globs in data.items() for glob in globs]
     for path in tracked():
         if PACKAGE in path.parents and path.suffix != ".py":
-            name = path.relative_to(PACKAGE).as_posix()
+            name = path.relative_to(ROOT).as_posix()
             assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns), name
 
 

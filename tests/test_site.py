@@ -13,8 +13,8 @@ from urllib.parse import unquote, urlsplit
 import browser
 import pytest
 
-from negdistill.pages import render
-from negdistill.planning import notebooks
+from negdistill.bookmaking.pages import render
+from negdistill.bookmaking.planning import notebooks
 
 ROOT = Path(__file__).parents[1]
 OWN = ("_static", "_sources")  # folders of the theme and of sources, which hold no pages

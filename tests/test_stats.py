@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from negdistill.stats import Estimate, bootstrap_accuracy, iou, overlap, overlap_difference, paired, wilson
+from negdistill.stats import Interval, bootstrap_accuracy, iou, overlap, overlap_difference, paired, wilson
 
 
 def frame_of(correct, method="A", first_seed=0):
@@ -184,7 +184,7 @@ def test_iou_of_the_papers_counts():
     assert len(a & b) == 29
     assert value == pytest.approx(29 / 390) and round(value, 3) == 0.074
     assert (low, high) == pytest.approx(wilson(29, 390))
-    assert iou(set(), set()) == Estimate(0.0, 0.0, 1.0)
+    assert iou(set(), set()) == Interval(0.0, 0.0, 1.0)
     assert iou({1}, {1}).value == 1.0
 
 
@@ -207,7 +207,7 @@ def test_overlap_of_one_seed_agrees_with_sets():
     sets = iou(set(np.flatnonzero(a[0])), set(np.flatnonzero(b[0])))
     assert crossed == pytest.approx(sets, abs=0.01)
     nothing = frame_of(np.zeros((1, 5)))
-    assert overlap(nothing, nothing) == Estimate(0.0, 0.0, 1.0)
+    assert overlap(nothing, nothing) == Interval(0.0, 0.0, 1.0)
 
 
 def test_nothing_but_right_or_wrong_answers_leave_doubt():

@@ -1,0 +1,1 @@
+"""Bookmaking: what the notebooks and the pages need."""

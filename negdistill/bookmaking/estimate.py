@@ -1,0 +1,226 @@
+"""Estimate: tokens, time and memory of a profile before anything is run, from parameters and shapes alone.
+
+    tokens of a step = rows a step x tokens of a row; rows a step = batch_size x gradient_accumulation_steps
+    FLOPs of training = 4 N per token (2 N forward, 2 N back through frozen weights), of an answer 2 N
+    memory = weights + 16 bytes for each number that is trained + activations and logits of one batch
+
+N counts the parameters of the base. Nothing is loaded: shapes come from a configuration that is at hand, or
+from SHAPES. What is estimated is marked so by `dry_run`; what was measured is in book/scale.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config
+
+from negdistill.bookmaking.planning import Job
+from negdistill.data.tasks import load_task
+from negdistill.method.nat_unit import projections, widths
+from negdistill.training.method_table import METHODS
+from negdistill.training.settings import Settings, settings
+from negdistill.training.students import load_student
+
+_LLAMA = {"max_position_embeddings": 2048, "tie_word_embeddings": False}
+SHAPES: Mapping[str, PretrainedConfig] = {  # of students that a profile names, for machines without them
+    "huggyllama/llama-7b": LlamaConfig(**_LLAMA),
+    "Qwen/Qwen2.5-0.5B": Qwen2Config(
+        hidden_size=896,
+        intermediate_size=4864,
+        num_hidden_layers=24,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+        vocab_size=151_936,
+        max_position_embeddings=32_768,
+        tie_word_embeddings=True,
+    ),
+}
+CHARACTERS = 2.7  # a token, measured on the released rationales with a byte-level BPE of 32,000
+SAMPLE = 200  # questions and rationales that lengths are measured on
+GIB = 2**30
+SUSTAINED = 300e12  # FLOP/s: a guess at what a GPU of 80 GB reaches in bfloat16
+
+
+class Shape(NamedTuple):
+    """Of a student: parameters, what LoRA and NAT train, layers, width, vocabulary, bytes of a weight."""
+
+    parameters: int
+    lora: int
+    nat: int
+    layers: int
+    width: int
+    vocabulary: int
+    weight_bytes: int
+
+
+class Work(NamedTuple):
+    """What a notebook does: optimiser steps, and answers of at most answer_tokens tokens."""
+
+    steps: int
+    answers: int
+
+
+@lru_cache(maxsize=8)
+def _meta(student: str) -> torch.nn.Module:
+    """The student without weights; ValueError where its configuration is not at hand."""
+    if student == "embedded":
+        config = load_student("embedded").model.config
+    elif student in SHAPES:
+        config = SHAPES[student]
+    else:
+        try:
+            config = AutoConfig.from_pretrained(student)
+        except OSError as error:
+            raise ValueError(
+                f"student must be at hand, or one of {', '.join(SHAPES)}, to be estimated; got {student!r}"
+            ) from error
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def shape_of(student: str, recipe: Settings) -> Shape:
+    """Numbers of a student under a recipe; ValueError where its configuration is not at hand."""
+    model, nat = _meta(student), recipe.nat
+    text = model.config.get_text_config()
+    sizes = [widths(module) for module in projections(model, nat.target_modules).values()]
+    lora = nat.r * sum(d_in + d_out for d_in, d_out in sizes)
+    unit = nat.unit_dim * sum(d_in + 3 * d_out for d_in, d_out in sizes)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    weight = 4 if student == "embedded" else 2
+    return Shape(size, lora, lora + unit, text.num_hidden_layers, text.hidden_size, text.vocab_size, weight)
+
+
+def memory(shape: Shape, rows: int, tokens: int) -> int:
+    """Bytes of a NAT training step of `rows` rows of `tokens` tokens.
+
+    Activations: about 34 numbers of the model's width for each token and layer, kept in the weights' type;
+    logits twice in float32, of 1,024 tokens at a time.
+    """
+    kept = 34 * shape.width * shape.layers * rows * tokens * shape.weight_bytes
+    logits = 2 * 4 * shape.vocabulary * min(rows * tokens, 1024)
+    return shape.parameters * shape.weight_bytes + 16 * shape.nat + kept + logits
+
+
+def work(job: Job, rows: int) -> Work | None:
+    """Steps, of `rows` rows each, and answers of a notebook by its parameters; None for one without any.
+
+    Half of the rationales are taken to be right.
+    """
+    p, number = job.parameters, job.name[:2]
+    seeds = len(p.get("seeds", [0]))
+    epoch = -(-p.get("questions", 0) * p.get("samples", 1) // (2 * rows))  # steps over one kind of rationales
+    if number == "03":
+        return Work(3 * p["steps"] * seeds, 3 * p["test_questions"] * seeds)
+    if number == "04":
+        return Work(2 * p["steps"], 4 * p["test_questions"])
+    if number == "05":
+        runs = len(p["teachers"]) * seeds
+        paths = len(p["compared"]) * (runs + len(p["rates"]) - 1)
+        equal = len(p["methods"]) + len(p["compared"]) * (1 + len(p["fewer_questions"]))
+        points = p["path_epochs"] // p["every"]
+        answers = equal * runs * p["test_questions"]
+        answers += paths * points * (p["valid_questions"] + p["test_questions"])
+        return Work(equal * runs * p["steps"] + 2 * paths * epoch * p["path_epochs"], answers)
+    if number == "06":
+        rows = len(p["rows"]) + len(p["enlarged"])
+        own = p["questions"] * p["own_samples"]
+        return Work((2 + rows) * p["steps"] * seeds, (own + (rows + 2) * p["test_questions"]) * seeds)
+    if number == "07":
+        rankers = (2 * len(p["losses"]) + 2 + seeds) * p["ranker_steps"]
+        steps = sum(map(_trainings, p["students"])) * epoch * p["epochs"] * seeds
+        each = p["n"] * (p["test_questions"] + p["valid_questions"]) + p["own_samples"] * p["questions"]
+        return Work(steps + rankers, each * len(p["students"]) * seeds)
+    if number == "08":
+        counts = [_trainings(name) for name in p["methods"]]
+        places = len(p["shifted"] or load_task(p["task"]).shifted)
+        asked = p["test_questions"] + places * p["shifted_questions"]
+        answers = (len(counts) + 1 + len(p["voters"]) * p["n"]) * asked
+        steps = (sum(counts) + max(counts)) * p["steps"] + p["ranker_steps"]
+        return Work(steps * seeds, answers * seeds)
+    if number == "09":
+        of_unit = 3 + len(p["shifts"]) + len(p["widths"])  # these share CoT KD and the negative adapter
+        whole = len(p["ranks"]) + len(p["flips"])
+        whole += sum(bool(p[name]) for name in ("projections", "other_grading", "other_teacher"))
+        fewer = [2 if share else 1 for share in p["shares"]]  # these share CoT KD
+        steps = (2 + of_unit + 3 * whole + sum(fewer)) * p["steps"]
+        return Work(steps * seeds, (1 + of_unit + 2 * whole + len(fewer)) * p["test_questions"] * seeds)
+    return None
+
+
+def _trainings(name: str) -> int:
+    """How many trainings a row of the methods table takes, with all that it uses."""
+    return bool(METHODS[name].data) + sum(map(_trainings, METHODS[name].uses))
+
+
+@lru_cache(maxsize=8)
+def row_tokens(task: str, teacher: str, student: str) -> int:
+    """Mean tokens of a question and a rationale: counted for the embedded student, else from characters.
+
+    ValueError or FileNotFoundError where the task's data is not at hand.
+    """
+    world = load_task(task)
+    problems = world.questions("train", SAMPLE if world.generated else None)[:SAMPLE]
+    said = world.rationales(problems, teacher, 1)
+    texts = [f"{problem.question} {one.text}" for problem, one in zip(problems, said, strict=True)]
+    if student == "embedded":
+        return round(sum(map(len, load_student(student).tokenizer(texts)["input_ids"])) / len(texts))
+    return round(sum(map(len, texts)) / len(texts) / CHARACTERS)
+
+
+class Estimate(NamedTuple):
+    """Of a notebook: steps of `rows` rows of `length` tokens, answers, tokens trained, FLOPs, hours, GiB."""
+
+    steps: int
+    rows: int
+    length: int
+    answers: int
+    tokens: int
+    flops: float
+    hours: float
+    gib: float
+
+
+def estimate(job: Job) -> Estimate | None:
+    """What a notebook costs; None for one that trains nothing. Hours are those at SUSTAINED FLOP/s.
+
+    ValueError or FileNotFoundError where the shape of the student or the data of the task is not at hand.
+    """
+    p = job.parameters
+    if "recipe" not in p:
+        return None
+    recipe = settings(p["recipe"], **{"batch_size": p["batch_size"], **p["changes"]})
+    rows = recipe.train.batch_size * recipe.train.gradient_accumulation_steps
+    todo = work(job, rows)
+    shape = shape_of(p["student"], recipe)
+    length = row_tokens(p["task"], (p.get("teachers") or [p["teacher"]])[0], p["student"])
+    tokens, drawn = todo.steps * rows * length, todo.answers * p["answer_tokens"]
+    flops = 4.0 * shape.parameters * tokens + 2.0 * shape.parameters * drawn
+    gib = memory(shape, recipe.train.batch_size, length) / GIB
+    return Estimate(todo.steps, rows, length, todo.answers, tokens, flops, flops / SUSTAINED / 3600, gib)
+
+
+def dry_run(jobs: Sequence[Job]) -> Iterator[str]:
+    """Lines that say what `pipeline.run` would do: inputs, outputs, estimates of tokens, FLOPs and memory."""
+    for job in jobs:
+        p, needs = job.parameters, f", results of {', '.join(job.needs)}" if job.needs else ""
+        yield f"{job.name}"
+        if "task" in p:
+            teachers = p.get("teachers") or [p["teacher"]]
+            yield f"  reads   task {p['task']}, teacher {', '.join(teachers)}, student {p['student']}{needs}"
+        writes = [f"{job.target.parent.name}/{job.target.name}"]
+        writes += [str(p["run_dir"])] if "run_dir" in p else []
+        yield f"  writes  {', '.join(writes)}"
+        try:
+            found = estimate(job)
+        except (ValueError, FileNotFoundError) as error:
+            yield f"  cost    not estimated: {error}"
+            continue
+        if found is not None:
+            size = f"{found.rows} rows of about {found.length} tokens, {found.tokens / 1e6:,.1f} M tokens"
+            yield f"  cost    {found.steps:,} steps of {size}; {found.answers:,} answers"
+            hours = f"{found.hours:,.2g} hours at {SUSTAINED / 1e12:.0f} TFLOP/s, "
+            hours = "" if p["student"] == "embedded" else hours
+            yield f"          estimated: {found.flops / 1e15:,.3g} PFLOP, {hours}{found.gib:,.2g} GiB"

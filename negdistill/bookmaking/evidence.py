@@ -1,0 +1,223 @@
+"""Evidence: what the committed predictions say beside the claims, and the files that show it.
+
+    uses           what each use of wrong answers adds to the same student without it     --> headline.png
+    conditions     what NAT gains under every condition that was run                      --> conditions.png
+    result_tables  all methods of every chapter, side by side                             --> a CSV each
+    refresh        writes those files, and the table of book/claims.md
+    results_page   the CSVs as pages show them
+
+A figure carries the digest of the numbers that it shows, so that a test can tell when they have changed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from negdistill.bookmaking import plots
+from negdistill.bookmaking.claims import (
+    ABLATIONS,
+    ASC,
+    BASELINES,
+    BEST,
+    EMPTY,
+    FIRST,
+    NCE,
+    STEPS,
+    TEACHERS,
+    TOKENS,
+    against,
+    as_published,
+    by_teacher,
+    claims_table,
+    compare,
+    judge,
+    predictions,
+    rows_of,
+    rules,
+    select,
+)
+from negdistill.bookmaking.tables import method_table, percents
+from negdistill.data.tasks import load_task
+from negdistill.runs.digests import digest_json
+from negdistill.runs.files import atomic_path, atomic_write_text
+from negdistill.stats import paired
+
+USES = MappingProxyType(
+    {
+        "in training, like right ones (MIX)": (as_published("MIX", "CoT KD"),),
+        "in training, as contrast (CL)": (as_published("CL", "CoT KD"),),
+        "in training, made less likely (NT)": (as_published("NT", "CoT KD"),),
+        "in training, token by token (UL)": (as_published("UL", "CoT KD"),),
+        "as NAT's negative branch (NAT)": by_teacher("NAT", EMPTY, BEST),
+        "before the right ones (Negatives first)": by_teacher(FIRST, "CoT KD", BEST),
+        "as weights of distillation (NCE)": (against(NCE, "NCE", "KD", {}),),
+        "in the ranker of a vote (ASC)": (rules("ASC", "SC"),),
+    }
+)
+
+
+def uses(folder: str | Path) -> pd.DataFrame:
+    """What each use of wrong answers adds: method (the use), teacher, difference, low, high, p, as fractions.
+
+    Compared is a student that uses them with one that does not: after equal steps where neither has a stage
+    more than the other, else each at its best point on validation questions.
+    """
+    rows = []
+    for use, comparisons in USES.items():
+        for of in comparisons:
+            found = compare(folder, of)
+            teacher = of.where.get("teacher", "weak")
+            names = ("difference", "low", "high", "p")
+            rows.append({"method": use, "teacher": teacher} | dict(zip(names, found, strict=True)))
+    return pd.DataFrame(rows)
+
+
+def conditions(folder: str | Path) -> pd.DataFrame:
+    """What NAT gains over CoT KD, and over its empty branch, under each condition that was run.
+
+    Columns: kind ("budget", "questions", "level" or "ablation"), condition, teacher, against, difference, low
+    and high, p.
+    """
+    frame, rows = predictions(folder, BASELINES), []
+    most = frame["questions"].max()
+    asked = frame["problem_id"].unique()
+    level = {
+        problem.id: problem.level for problem in load_task("arithmetic").questions("test", len(asked), 0)
+    }
+    parts = {("budget", budget): {"budget": budget, "questions": most} for budget in (STEPS, TOKENS, BEST)}
+    for n in sorted(frame["questions"].unique()):
+        parts["questions", f"{n} questions"] = {"budget": STEPS, "questions": n}
+    for teacher in TEACHERS:
+        for (kind, name), where in parts.items():
+            part = select(frame, {"teacher": teacher, **where})
+            rows += _gains(part, {"kind": kind, "condition": name, "teacher": teacher})
+        part = select(frame, {"teacher": teacher, "budget": BEST, "questions": most})
+        for of, group in part.groupby(part["problem_id"].map(level)):
+            rows += _gains(group, {"kind": "level", "condition": f"level {of:.0f}", "teacher": teacher})
+    for variant, part in predictions(folder, ABLATIONS).groupby("variant", sort=False):
+        rows += _gains(part, {"kind": "ablation", "condition": variant, "teacher": "weak"})
+    return pd.DataFrame(rows)
+
+
+def _gains(part: pd.DataFrame, named: Mapping[str, object]) -> list[dict[str, object]]:
+    nat = rows_of(part, ["NAT"])
+    there = [other for other in ("CoT KD", EMPTY) if (part["method"] == other).any()]
+    found = {other: paired(nat, rows_of(part, [other])) for other in there}
+    names = ("difference", "low", "high", "p")
+    return [
+        {**named, "against": other, **dict(zip(names, values, strict=True))}
+        for other, values in found.items()
+    ]
+
+
+def result_tables(folder: str | Path) -> dict[str, pd.DataFrame]:
+    """All methods of every chapter that left predictions in the folder, by chapter.
+
+    Columns: what tells a chapter's predictions apart beside method, seed and question; method; what
+    `tables.method_table` gives; and the baseline of the differences: CoT KD, in the chapter on NCE KD, of a
+    vote SC by the same student, and where it is missing the first row.
+    """
+    tables = {}
+    for path in sorted(Path(folder).glob("*.parquet")):
+        frame = predictions(folder, path.stem)
+        if path.stem == ASC:
+            frame = frame.assign(student=frame["method"].str.rpartition(", ")[0])
+        keys = [
+            name for name in ("teacher", "student", "variant", "set", "budget", "questions") if name in frame
+        ]
+        groups = frame.groupby(keys, sort=False) if keys else [((), frame)]
+        parts = []
+        for values, part in groups:
+            wanted = {NCE: "KD", ASC: f"{values[0]}, SC" if values else ""}.get(path.stem, "CoT KD")
+            methods = part["method"].unique()
+            baseline = wanted if wanted in methods else methods[0]
+            table = method_table(part.drop(columns=keys), baseline=baseline).reset_index()
+            parts.append(table.assign(**dict(zip(keys, values, strict=True)), baseline=baseline))
+        whole = pd.concat(parts, ignore_index=True)
+        tables[path.stem] = whole[[*keys, *(name for name in whole if name not in keys)]]
+    return tables
+
+
+# --- files --------------------------------------------------------------------------------------------
+
+TABLE = re.compile(r"(<!-- claims: begin -->\n).*?(<!-- claims: end -->)", re.DOTALL)
+SHOWN = {  # columns of three numbers each, as one
+    "accuracy": ("accuracy", "low", "high"),
+    "difference": ("difference", "difference_low", "difference_high"),
+}
+DIGITS = 4  # of a fraction, in the files: a hundredth of a point
+
+
+def figures(used: pd.DataFrame, under: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, Figure]]:
+    """The committed figures by name of their file: the numbers shown, and the figure.
+
+    used, under  what `uses` and `conditions` return
+    """
+    plots.style()
+    under = under[under["kind"] != "ablation"]  # those are a figure of their own chapter
+    under = under.assign(method=under["condition"] + under["teacher"].map(", {} teacher".format))
+    under["teacher"] = "minus " + under["against"]
+    return {
+        "headline.png": (used, plots.differences(used, "accuracy gained, with 95 % interval")),
+        "conditions.png": (under, plots.differences(under, "accuracy of NAT, with 95 % interval")),
+    }
+
+
+def digest(frame: pd.DataFrame) -> str:
+    """sha256 of a table of numbers, as the figure that shows it carries it."""
+    return digest_json(frame.round(DIGITS).to_dict("records"))
+
+
+def refresh(root: Path) -> list[Path]:
+    """Write all that follows from the predictions in book/executed: the table of book/claims.md, both figures
+    and a CSV for every chapter, in book/tables. Returns the paths written."""
+    book = root / "book"
+    folder, page, written = book / "executed", book / "claims.md", []
+    table = claims_table(judge(folder))
+    text, found = TABLE.subn(lambda mark: f"{mark[1]}{table}\n{mark[2]}", page.read_text("utf-8"))
+    if found != 1:
+        raise ValueError(
+            f"{page} must hold <!-- claims: begin --> and <!-- claims: end --> once; got {found}"
+        )
+    atomic_write_text(page, text)
+    under = conditions(folder)
+    for name, (frame, figure) in figures(uses(folder), under).items():
+        with atomic_path(book / "_static" / name) as path:
+            figure.savefig(path, metadata={"Description": digest(frame)})
+        written.append(book / "_static" / name)
+    for name, frame in {**result_tables(folder), "conditions": under}.items():
+        written.append(book / "tables" / f"{name}.csv")
+        with atomic_path(written[-1]) as path:
+            frame.round(DIGITS).to_csv(path, index=False)
+    return [page, *written]
+
+
+def results_page(tables: Path, titles: Mapping[str, str]) -> str:
+    """Every table of the folder in Markdown, with its file to download.
+
+    titles  by name of the executed notebook; a table without one is called by its file
+    """
+    sections = []
+    for path in sorted(tables.glob("*.csv")):
+        frame = pd.read_csv(path)
+        title = titles.get(f"{path.stem}.ipynb", path.stem.capitalize())
+        if "accuracy" not in frame:  # the file of conditions has differences alone
+            frame = frame.rename(columns={"low": "difference_low", "high": "difference_high"})
+        numbers = {name for columns in SHOWN.values() for name in (*columns, "p")}
+        shown = frame[[name for name in frame if name not in numbers]].astype(str).replace("nan", "")
+        for name, columns in SHOWN.items():
+            if name in frame:
+                shown[name] = percents(frame, *columns)
+        shown["p"] = frame["p"].map("{:.4f}".format, na_action="ignore").fillna("")
+        header = [[*shown], ["---"] * shown.shape[1]]
+        lines = ["| " + " | ".join(map(str, row)) + " |" for row in [*header, *shown.to_numpy().tolist()]]
+        listing = "\n".join(lines)
+        download = f"{{download}}`{path.name} <tables/{path.name}>`"
+        sections.append(f"## {title}\n\n{download}\n\n````{{dropdown}} {len(frame)} rows\n{listing}\n````")
+    return "\n\n".join(sections)

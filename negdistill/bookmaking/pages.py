@@ -1,0 +1,258 @@
+"""Pages: the book's sources and the executed notebooks, staged side by side and rendered strictly.
+
+    _config.yml, _toc.yml, book/  +  executed notebooks of a profile  -->  src/  --jupyter-book-->  html/
+
+    profile   src                    html
+    book      _build/src             _build/html
+    <other>   _build/<other>/src     _build/<other>/html
+
+What follows from other files is written while staging, nowhere else: book/api/ gets a page per module, and
+a line `<!-- generated: name -->` gives way to what GENERATED[name] makes of the package's source and of the
+provenance in the executed notebooks.
+
+Strict: a warning, a reference to nothing, or a traceback stored in a notebook ends the build. Every render
+starts from nothing, because an incremental one does not repeat the warnings of pages that did not change;
+when none did, nothing is rendered.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+
+from negdistill.bookmaking import evidence, reference
+from negdistill.bookmaking.planning import Failure, executed_folder, notebooks, profiles
+from negdistill.checks import check_choice
+from negdistill.runs.digests import digest_file, digest_json, digest_tree
+from negdistill.runs.files import atomic_path, atomic_write_text, remove
+from negdistill.runs.folder import Manifest
+
+MARK = re.compile(r"^<!-- generated: (.+?) -->$", re.MULTILINE)
+SHORT = 12  # hexadecimal digits of a digest that are shown
+SCALES = ("smoke", "quick", "book")
+COSTS = "costs.csv"  # in book/
+SECONDS = 60  # from so many on, a duration is shown in minutes
+
+
+def check_outputs(path: Path) -> None:
+    """ValueError where a notebook holds a traceback, which a strict render would print without complaint."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                cell_name = f"{output.ename} in cell [{cell.execution_count}]"
+                raise ValueError(f"{path} holds a traceback ({cell_name}): mend and run it again")
+
+
+def stage(root: Path, profile: str, folder: Path) -> None:
+    """Copy what the pages are made from into `folder`."""
+    executed = notebooks(executed_folder(root, profile))
+    if not executed:
+        raise FileNotFoundError(
+            f"no executed notebooks in {executed_folder(root, profile)}; "
+            f"make them with `python -m negdistill run --profile {profile}`"
+        )
+    remove(folder)
+    shutil.copytree(root / "book", folder / "book", ignore=shutil.ignore_patterns("executed", ".*"))
+    (folder / "book" / "executed").mkdir()
+    for path in executed:
+        check_outputs(path)
+        shutil.copy2(path, folder / "book" / "executed")
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy2(root / name, folder)
+    generate(root, executed, folder / "book")
+
+
+# --- what is generated --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """An executed notebook as the pages refer to it: name of its file, its title, and where it came from."""
+
+    name: str
+    title: str
+    made: Manifest
+
+    @classmethod
+    def read(cls, path: Path) -> Execution | None:
+        """None where the notebook does not say what it was made from."""
+        notebook = nbformat.read(path, as_version=4)
+        manifest = notebook.metadata.get("negdistill", {}).get("manifest")
+        heading = re.search(r"^# (.+)$", "\n".join(cell.source for cell in notebook.cells), re.MULTILINE)
+        title = heading[1] if heading else path.stem
+        return None if manifest is None else cls(path.name, title, Manifest.from_dict(manifest))
+
+    @property
+    def link(self) -> str:
+        return f"[{self.title}](executed/{self.name})"
+
+
+def generate(root: Path, executed: Sequence[Path], book: Path) -> None:
+    """Write the API pages below a staged `book` and fill in the marks of its pages.
+
+    ValueError for a mark that nothing is generated for.
+    """
+    for module, text in reference.pages(root).items():
+        atomic_write_text(book / "api" / f"{module}.md", text)
+    runs = [run for run in map(Execution.read, executed) if run]
+    for page in sorted(book.glob("*.md")):
+        text = page.read_text("utf-8")
+        for name in MARK.findall(text):
+            check_choice(f"generated in {page.name}", name, GENERATED)
+        filled = MARK.sub(lambda mark: GENERATED[mark[1]](root, runs), text)
+        if filled != text:
+            atomic_write_text(page, filled)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown; cells are MyST already."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def module_table(root: Path, runs: Sequence[Execution]) -> str:
+    """Every public module and what it is about, by rooms in the order of the README's file map."""
+    trees, readme = reference.modules(root), (root / "README.md").read_text("utf-8")
+    order = sorted(trees, key=lambda name: (readme.find(f"\n  {name.partition('.')[0]}/"), name))
+    known = reference.names(trees)
+    rows = (
+        [
+            f"[`{name}`](api/{name}.md)",
+            reference.prose(reference.says(trees[name]), f"{reference.PACKAGE}.{name}", known),
+        ]
+        for name in order
+    )
+    return table(["module", "what it is about"], rows)
+
+
+def execution_table(root: Path, runs: Sequence[Execution]) -> str:
+    """How long each notebook took, on what, with which seeds."""
+    rows = [
+        [run.link, duration(run.made.seconds), hardware(run.made.machine), seeds(run.made)] for run in runs
+    ]
+    rows.append(["all", duration(sum(run.made.seconds for run in runs)), "", ""])
+    return table(["chapter", "time", "machine", "seeds"], rows)
+
+
+def version_table(root: Path, runs: Sequence[Execution]) -> str:
+    """Versions of Python and of what the package requires; more than one where notebooks differ."""
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for name, version in run.made.versions.items():
+            found.setdefault(name, {})[version] = None
+    return table(["package", "version"], ([name, ", ".join(found[name])] for name in sorted(found)))
+
+
+def provenance(root: Path, runs: Sequence[Execution]) -> str:
+    """A section for each notebook: parameters, and digests of what went in and what came out."""
+    sections = []
+    for run in runs:
+        made = run.made
+        rows = [["parameter", f"`{name}`", f"`{made.parameters[name]}`"] for name in sorted(made.parameters)]
+        for kind, digests in (("input", made.inputs), ("artefact", made.artifacts)):
+            rows += [[kind, f"`{name}`", f"`{digests[name][:SHORT]}`"] for name in sorted(digests)]
+        listing = table(["kind", "name", "value or sha256"], rows)
+        sections.append(f"### {run.title}\n\n````{{dropdown}} {run.name}\n{listing}\n````")
+    return "\n\n".join(sections)
+
+
+def duration(seconds: float) -> str:
+    """In seconds, or in minutes where they are many."""
+    return f"{seconds:.0f} s" if seconds < SECONDS else f"{seconds / 60:.1f} min"
+
+
+def hardware(machine: Mapping[str, object]) -> str:
+    """Processor, cores and GPU, as far as a manifest tells them."""
+    cores = machine.get("cores")
+    parts = [str(machine.get("cpu") or ""), f"{cores} core{'s' * (cores != 1)}" if cores else ""]
+    return ", ".join(filter(None, [*parts, str(machine.get("gpu") or "")]))
+
+
+def seeds(made: Manifest) -> str:
+    """Seed of the data, and those of training where a notebook tells them apart."""
+    training = made.parameters.get("seeds")
+    text = str(made.seed) if made.seed is not None else ""
+    return f"{text}; training {', '.join(map(str, training))}" if training else text
+
+
+def result_tables(root: Path, runs: Sequence[Execution]) -> str:
+    """All committed tables of results, with their files."""
+    return evidence.results_page(root / "book" / "tables", {run.name: run.title for run in runs})
+
+
+def cost_table(root: Path, runs: Sequence[Execution]) -> str:
+    """What every chapter took at every scale that was run, from book/costs.csv."""
+    frame = pd.read_csv(root / "book" / COSTS).set_index(["chapter", "scale"])
+    cells = {
+        key: f"{duration(row.seconds)}, {row.peak_mib:,.0f} MiB" if row.peak_mib else duration(row.seconds)
+        for key, row in frame.fillna({"peak_mib": 0}).iterrows()
+    }
+    titles = {run.name.removesuffix(".ipynb"): run.link for run in runs}
+    rows = (
+        [titles.get(name, name), *(cells.get((name, scale), "") for scale in SCALES)]
+        for name in sorted({name for name, _ in cells})
+    )
+    return table(["chapter", *SCALES], rows)
+
+
+GENERATED: dict[str, Callable[[Path, Sequence[Execution]], str]] = {
+    "modules": module_table,
+    "executions": execution_table,
+    "versions": version_table,
+    "provenance": provenance,
+    "results": result_tables,
+    "costs": cost_table,
+}
+
+
+def refresh_costs(root: Path) -> Path:
+    """Write book/costs.csv: seconds and memory of the scales that were run here; others stay as they are."""
+    path = root / "book" / COSTS
+    known = pd.read_csv(path).to_dict("records") if path.is_file() else []
+    rows = {(row["scale"], row["chapter"]): row for row in known}
+    for scale in SCALES:
+        for run in filter(None, map(Execution.read, notebooks(executed_folder(root, scale)))):
+            name, peak = run.name.removesuffix(".ipynb"), run.made.machine.get("peak_mib")
+            row = {"scale": scale, "chapter": name, "seconds": run.made.seconds, "peak_mib": peak}
+            rows[scale, name] = row
+    with atomic_path(path) as temporary:
+        pd.DataFrame([rows[key] for key in sorted(rows)]).to_csv(temporary, index=False)
+    return path
+
+
+# --- rendering ----------------------------------------------------------------------------------------
+
+
+def render(root: Path, profile: str, say: Callable[[str], None] = lambda line: None) -> Path:
+    """Render the pages of a profile and return their folder; Failure where the render warns."""
+    check_choice("profile", profile, profiles(root))
+    build = root / "_build" if profile == "book" else root / "_build" / profile
+    source, html, work, stamp = (build / name for name in ("src", "html", "render", "html.sha256"))
+    stage(root, profile, source)
+    digest = digest_json([digest_tree(source), digest_file(root / "constraints.txt")])
+    if html.is_dir() and stamp.is_file() and stamp.read_text("utf-8") == digest:
+        say(f"pages: up to date in {html}")
+        return html
+    remove(stamp)
+    remove(work)
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--path-output", work]
+    strict = ["-W", "-n", "--keep-going", "--quiet"]
+    if subprocess.run(
+        [*command, *strict], stdout=subprocess.DEVNULL, check=False
+    ).returncode:  # warnings: stderr
+        raise Failure("the pages did not render; the warnings above say where")
+    remove(html)
+    os.replace(work / "_build" / "html", html)
+    remove(work)
+    atomic_write_text(stamp, digest)
+    say(f"pages: {html / 'index.html'}")
+    return html

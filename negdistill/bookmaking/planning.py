@@ -1,0 +1,269 @@
+"""Planning: which notebooks there are, under which parameters, and which of them are out of date.
+
+    key = code cells and tags, parameters, package, constraints.txt, data at hand,
+          results of the notebooks needed                        equal to the key stored: up to date
+
+`negdistill.pipeline` says what a notebook has to look like and where its results go.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import yaml
+from nbformat import NotebookNode
+
+from negdistill.checks import check_choice
+from negdistill.data.sources import data_folder
+from negdistill.runs.digests import digest_file, digest_json, digest_tree
+from negdistill.runs.files import atomic_path
+from negdistill.runs.folder import Manifest
+
+NOTEBOOK = re.compile(r"[0-9]{2}_\w+\.ipynb")
+FORCED, MISSING = "forced", "artefacts missing"
+
+
+class Failure(RuntimeError):
+    """A notebook raised, or pages did not render; the message is what the reader should see."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook under one profile.
+
+    source      notebooks/NN_name.ipynb
+    target      where the executed notebook goes
+    given       parameters that differ from the notebook's defaults
+    parameters  all parameters
+    needs       names of the notebooks whose artefacts it reads
+    """
+
+    source: Path
+    target: Path
+    given: Mapping[str, object]
+    parameters: Mapping[str, object]
+    needs: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.source.stem
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of its artefacts."""
+        return self.source.parent / str(self.parameters.get("run_dir", "."))
+
+
+# --- the repository -----------------------------------------------------------------------------------
+
+
+def find_root(start: str | Path = ".") -> Path:
+    """The clone around a folder; FileNotFoundError outside of one."""
+    start = Path(start).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "notebooks" / "profiles").is_dir():
+            return folder
+    raise FileNotFoundError(f"no notebooks/profiles in or above {start}: go to a clone of the repository")
+
+
+def profiles(root: Path) -> list[str]:
+    """Names of the profiles."""
+    return sorted(path.stem for path in (root / "notebooks" / "profiles").glob("*.yml"))
+
+
+def notebooks(folder: Path) -> list[Path]:
+    """The numbered notebooks of a folder in order; those that failed or are being written do not count."""
+    return sorted(path for path in folder.glob("*.ipynb") if NOTEBOOK.fullmatch(path.name))
+
+
+def executed_folder(root: Path, profile: str) -> Path:
+    """Where the executed notebooks of a profile are."""
+    return root / "book" / "executed" if profile == "book" else root / "_build" / profile / "executed"
+
+
+def read(path: Path) -> NotebookNode:
+    """Read a notebook in the current format."""
+    return nbformat.read(path, as_version=4)
+
+
+def write(path: Path, notebook: NotebookNode) -> None:
+    """Write a notebook all at once, if that changes anything."""
+    if not path.exists() or read(path) != notebook:
+        with atomic_path(path) as temporary:
+            nbformat.write(notebook, temporary)
+
+
+# --- parameters ---------------------------------------------------------------------------------------
+
+
+def known_parameters(path: Path) -> dict[str, object]:
+    """Name and default of every parameter of a notebook; ValueError for one that is not a plain value."""
+    cells = [cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", [])]
+    known = {}
+    for node in ast.parse(cells[0].source).body if cells else ():
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        try:
+            (name,) = (target.id for target in targets)
+            known[name] = ast.literal_eval(node.value)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"the parameters cell of {path.name} must assign plain values; got {ast.unparse(node)}"
+            ) from error
+    return known
+
+
+def parse_parameter(text: str) -> tuple[str, object]:
+    """`name=value` of the command line; a value that is no Python literal is a text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise ValueError(f"-p takes name=value; got {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return name, value
+
+
+def assign(given: dict, known: dict, owners: Sequence[str], values: Mapping[str, object], where: str) -> None:
+    """Give each value to those of `owners` that know the parameter.
+
+    ValueError for a parameter that none of them knows, and for a value of another type than the default.
+    """
+    for name, value in values.items():
+        takers = [owner for owner in owners if name in known[owner]]
+        if not takers:
+            check_choice(
+                f"parameter of {where}", name, sorted(set().union(*(known[owner] for owner in owners)))
+            )
+        for taker in takers:
+            default = known[taker][name]
+            kinds = (int, float) if type(default) is float else (type(default),)
+            if default is not None and type(value) not in kinds:
+                raise ValueError(
+                    f"{name} of {taker} must be of type {type(default).__name__} as its default {default!r}; "
+                    f"got {value!r} from {where} (in YAML write 0.001 for 1e-3, with -p True for true)"
+                )
+            given[taker][name] = value
+
+
+def select(names: Sequence[str], only: Sequence[str]) -> list[str]:
+    """The notebooks that `only` names, by number or in full; all where it is empty."""
+    for choice in only:
+        check_choice("only", choice, [*names, *(name[:2] for name in names)])
+    return [name for name in names if not only or name in only or name[:2] in only]
+
+
+def plan(
+    root: Path, profile: str, only: Sequence[str] = (), overrides: Mapping[str, object] | None = None
+) -> list[Job]:
+    """Every notebook with its parameters; `overrides` go to the notebooks that `only` selects."""
+    check_choice("profile", profile, profiles(root))
+    folder, where = root / "notebooks", f"{profile}.yml"
+    known = {path.stem: known_parameters(path) for path in notebooks(folder)}
+    if not known:
+        raise FileNotFoundError(f"no notebook named like 00_name.ipynb in {folder}")
+    given: dict[str, dict] = {name: {} for name in known}
+    for section, values in (yaml.safe_load((folder / "profiles" / where).read_text("utf-8")) or {}).items():
+        check_choice(f"section of {where}", section, ["common", *known])
+        assign(given, known, list(known) if section == "common" else [section], values or {}, where)
+    assign(given, known, select(list(known), only), overrides or {}, "-p")
+
+    jobs = []
+    for number, (name, defaults) in enumerate(known.items()):
+        if "run_dir" in defaults:
+            given[name].setdefault("run_dir", f"../_runs/{profile}/{name}")
+        source = folder / f"{name}.ipynb"
+        needs = read(source).metadata.get("negdistill", {}).get("needs", [])
+        for need in needs:
+            check_choice(f"needs of {name}", need, list(known)[:number])
+        changed = {key: value for key, value in given[name].items() if value != defaults[key]}
+        target = executed_folder(root, profile) / source.name
+        jobs.append(Job(source, target, changed, {**defaults, **given[name]}, tuple(needs)))
+    return jobs
+
+
+# --- what is up to date -------------------------------------------------------------------------------
+
+
+def digest_cells(notebook: NotebookNode) -> str:
+    """Digest of the code cells and their tags: what decides the outputs."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return digest_json([[cell.source, cell.metadata.get("tags", [])] for cell in code])
+
+
+def data_at_hand() -> list[list]:
+    """Names and sizes of what lies in the data folder: all scales but smoke use what is there."""
+    folder = data_folder()
+    paths = sorted(path for path in folder.glob("*/*") if path.name[0] != ".")
+    return [[path.relative_to(folder).as_posix(), path.is_file() * path.stat().st_size] for path in paths]
+
+
+def shared_inputs(root: Path, profile: str) -> dict[str, str]:
+    """Digests of what every notebook depends on."""
+    return {
+        "package": digest_json(digest_tree(root / "negdistill")),
+        "constraints": digest_file(root / "constraints.txt"),
+        "data": digest_json([] if profile == "smoke" else data_at_hand()),
+    }
+
+
+def stored(job: Job) -> Manifest | None:
+    """Provenance of the executed notebook; None where there is none that can be read."""
+    try:
+        return Manifest.from_dict(read(job.target).metadata["negdistill"]["manifest"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # never run, or damaged
+        return None
+
+
+def inputs_of(job: Job, shared: Mapping[str, str], done: Mapping[str, Manifest | None]) -> dict[str, str]:
+    """Digests of all that the outputs of a notebook depend on, but its parameters."""
+    results = {
+        need: digest_json([made.key, made.artifacts]) if (made := done[need]) else "" for need in job.needs
+    }
+    return {"notebook": digest_cells(read(job.source)), **shared, **results}
+
+
+def damage(job: Job, made: Manifest) -> str | None:
+    """What is wrong with the artefacts, in words; None where they are as recorded."""
+    for name, digest in made.artifacts.items():
+        if not (job.run_dir / name).is_file():
+            return MISSING
+        if digest_file(job.run_dir / name) != digest:
+            return f"artefact {name} changed"
+    return None
+
+
+def changes(job: Job, inputs: Mapping[str, str]) -> list[str]:
+    """Why a notebook has to run, in words; empty where it is up to date.
+
+    Artefacts that are gone are no reason by themselves, since a fresh clone has none: see `survey`.
+    """
+    made = stored(job)
+    if made is None:
+        return ["never run"]
+    names = {name for name in inputs.keys() | made.inputs.keys() if inputs.get(name) != made.inputs.get(name)}
+    if digest_json(job.parameters) != digest_json(made.parameters):
+        names.add("parameters")
+    broken = damage(job, made)
+    return [f"{name} changed" for name in sorted(names)] + ([broken] if broken not in (None, MISSING) else [])
+
+
+def survey(
+    jobs: Sequence[Job], shared: Mapping[str, str], forced: Sequence[str] = ()
+) -> dict[str, list[str]]:
+    """Why each notebook has to run: forced, changed, behind what it needs, or read by one that has to run."""
+    why: dict[str, list[str]] = {}
+    done = {job.name: stored(job) for job in jobs}
+    for job in jobs:
+        reasons = changes(job, inputs_of(job, shared, done)) + [FORCED] * (job.name in forced)
+        why[job.name] = reasons or [f"{need} out of date" for need in job.needs if why[need]]
+    by_name = {job.name: job for job in jobs}
+    for job in reversed(jobs):
+        for need in job.needs if why[job.name] else ():
+            if not why[need] and damage(by_name[need], done[need]):
+                why[need] = [MISSING]
+    return why

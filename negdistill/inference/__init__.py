@@ -1,0 +1,1 @@
+"""Inference: what reads weights. Samples, accuracies, rankers, votes."""

@@ -1,0 +1,149 @@
+"""Evaluate: greedy answers of a student, graded.
+
+    problem  --prompt-->  the most probable token, again and again  --grade-->  right | wrong
+
+`evaluate` answers a list of problems, `predictions` does so for every fitted row and seed, which is what
+`tables` reads, and `Follow` does so along a path of training: fit(..., on_epoch=Follow({"valid": valid})).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from negdistill.data.answers import Rule, grade
+from negdistill.data.prompts import format_prompt
+from negdistill.data.records import Problem, Rationale
+from negdistill.inference.sample import sample
+from negdistill.runs.digests import digest_json
+from negdistill.training.batching import encode_prompts
+from negdistill.training.fit import adapted
+from negdistill.training.fits import Fit
+
+if TYPE_CHECKING:
+    from negdistill.training.students import Student
+
+
+def evaluate(
+    student: Student,
+    problems: Sequence[Problem],
+    batch_size: int | None = None,
+    max_new_tokens: int = 256,
+    view: str | None = None,
+    extract: str = "boxed",
+    rule: Rule = "exact",
+    preset: str = "fixed",
+    prefix: str = "",
+) -> pd.DataFrame:
+    """Answer each problem greedily and grade it: problem_id, subject, level, text, answer, correct.
+
+    batch_size      rows computed together, by default what the memory holds
+    max_new_tokens  longest answer, shorter where the context ends
+    view            view of a model with NAT, by default "nat"
+    extract, rule   rules of `answers.grade`
+    preset          name in `prompts.PRESETS`, the one of training
+    prefix          text before every prompt, as `Fit.prefix`
+
+    Rows are in the order of the problems. An answer ends with the end-of-text token, or where it goes on to a
+    next problem. frame.attrs holds seconds, tokens (generated) and prompt_tokens.
+
+    ValueError for no problem, two with one id, a question that leaves no room in the context, a view of a
+    model without NAT, and a view that was never trained.
+    """
+    if not problems:
+        raise ValueError("problems must not be empty; there is nothing to answer")
+    prompts = {problem.id: prefix + format_prompt(problem.question, preset) for problem in problems}
+    start = time.perf_counter()
+    drawn = sample(
+        *(student, prompts, 1, 0.0),
+        max_new_tokens=max_new_tokens,
+        view=view,
+        batch_size=batch_size,
+        progress=False,
+    )
+    seconds = time.perf_counter() - start
+    answers = {one.problem_id: one.text for one in drawn}
+    texts = [answers[problem.id] for problem in problems]
+    next_problem = "\n" + format_prompt("", preset).partition("\n")[0]
+    texts = [text.partition(next_problem)[0].rstrip() for text in texts]
+    frame = _graded(problems, texts, extract, rule)
+    frame.attrs = {
+        "seconds": seconds,
+        "tokens": sum(one.tokens for one in drawn),
+        "prompt_tokens": sum(map(len, encode_prompts(list(prompts.values()), student.tokenizer))),
+    }
+    return frame
+
+
+def predictions(
+    student: Student, fits: Iterable[Fit], problems: Sequence[Problem], **options: object
+) -> pd.DataFrame:
+    """`evaluate` each fit, with `Fit.columns()` added: the frame of `tables.method_table` and its neighbours.
+
+    options  of `evaluate`: batch_size, max_new_tokens, extract, rule
+    """
+    frames = []
+    for fit in fits:
+        with adapted(student, fit) as trained:
+            frame = evaluate(trained, problems, preset=fit.preset, prefix=fit.prefix, **options)
+        frames.append(frame.assign(**fit.columns()))
+    return pd.concat(frames, ignore_index=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """An on_epoch for `fit.fit`: evaluate the student along its training.
+
+    sets     problems by the name of their split; `tables.best_point` looks for "valid" and "test"
+    every    epochs between evaluations
+    options  of `evaluate`
+    last     an epoch that is followed whether or not it is a multiple: the last one of the training
+    """
+
+    sets: Mapping[str, Sequence[Problem]]
+    every: int = 1
+    options: Mapping[str, object] = field(default_factory=dict)
+    last: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"every must be at least 1; got {self.every}")
+
+    @property
+    def key(self) -> str:
+        """Digest of all that decides the result."""
+        sets = {name: [asdict(problem) for problem in problems] for name, problems in self.sets.items()}
+        options = {name: _named(value) if callable(value) else value for name, value in self.options.items()}
+        return digest_json([sets, self.every, self.last, options])
+
+    def __call__(self, student: Student, epoch: int) -> pd.DataFrame | None:
+        if epoch % self.every and epoch != self.last:
+            return None
+        frames = [
+            evaluate(student, problems, **self.options).drop(columns="text").assign(split=name)
+            for name, problems in self.sets.items()
+        ]
+        return pd.concat(frames, ignore_index=True)
+
+
+def _named(function: Callable) -> str:
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+def _graded(problems: Sequence[Problem], texts: Sequence[str], extract: str, rule: Rule) -> pd.DataFrame:
+    given = [Rationale(problem.id, 0, text, "student") for problem, text in zip(problems, texts, strict=True)]
+    grades = grade(problems, given, extract, rule)
+    return pd.DataFrame(
+        {
+            "problem_id": [problem.id for problem in problems],
+            "subject": [problem.subject for problem in problems],
+            "level": [problem.level for problem in problems],
+            "text": texts,
+            "answer": pd.Series([one.answer for one in grades], dtype=object),  # keeps None
+            "correct": [one.positive for one in grades],
+        }
+    )

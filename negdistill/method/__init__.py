@@ -1,0 +1,4 @@
+"""Method: the paper in one folder.
+
+Tensors and plain numbers, no files but an adapter's own, no training loop.
+"""

@@ -1,0 +1,177 @@
+"""Voting: one answer out of many.
+
+    y* = argmax_y  sum_i [y_i ~ y] w_i         y_i ~ y: equivalent under rule "math", closed transitively
+
+    sc    w_i = 1                              self-consistency
+    ws    w_i = probability of the sequence    weighted self-consistency, see `sequence_weights`
+    asc   w_i = score of the ranker            adaptive self-consistency, book/method.md, step 3
+
+A missing answer (None) never wins. Equal sums go to the larger group, then to the group seen first; returned
+is the group's most frequent spelling, of equally frequent ones the first.
+
+`Panel` holds the candidates of many questions as arrays, Q questions by n candidates, and gives the accuracy
+of a rule for every number of candidates up to n: the average over subsets of the n, not over fresh draws.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import combinations
+from math import comb, fsum
+
+import numpy as np
+
+from negdistill.checks import check_choice
+from negdistill.data.answers import equal_pairs, normalize
+
+RULES = ("sc", "ws", "asc")
+TIE = 1e-9  # sums closer than this share of the largest are equal: their order of summation is no vote
+_RATIONAL = re.compile(r"(-?)(?:(\d{1,9})|\\frac\{(-?\d{1,9})\}\{(\d{1,9})\})")
+
+# --- one question -------------------------------------------------------------------------------------
+
+
+def vote(
+    answers: Sequence[str | None], weights: Sequence[float] | None = None, rule: str | None = None
+) -> str | None:
+    """The answer that the candidates elect; None only where all of them are missing.
+
+    answers  final answers of the candidates, None where there is none
+    weights  one per candidate, at least 0; only their ratios count
+    rule     "sc": every candidate counts 1, and weights are not looked at beyond their check; the default
+             without weights. "ws", "asc": sums of the weights; "asc" is the default with weights.
+
+    ValueError for an unknown rule, a rule that needs weights without them, or weights that are negative, not
+    finite, or not as many as the answers.
+    """
+    rule = rule or ("sc" if weights is None else "asc")
+    check_choice("rule", rule, RULES)
+    if weights is None and rule != "sc":
+        raise ValueError(f'weights must be given for rule {rule!r}; got None; rule "sc" needs none')
+    checked = check_weights(weights, (len(answers),)) if weights is not None else None
+    used = np.ones(len(answers)) if rule == "sc" else checked
+    ids = groups([answers])[0]
+    members: dict[int, list[int]] = {}
+    for place, group in enumerate(ids):
+        if group >= 0:
+            members.setdefault(int(group), []).append(place)
+    if not members:
+        return None
+    totals = {group: fsum(used[places]) for group, places in members.items()}
+    enough = max(totals.values()) * (1 - TIE)
+    winner = max((group for group in members if totals[group] >= enough), key=lambda g: len(members[g]))
+    spellings = [answers[place] for place in members[winner]]
+    return max(spellings, key=spellings.count)
+
+
+def best_of_n(answers: Sequence[str | None], weights: Sequence[float]) -> str | None:
+    """The answer with the largest weight, of equal ones the first; None only where all are missing.
+
+    Weights as in `vote`, also for what is refused.
+    """
+    checked = check_weights(weights, (len(answers),))
+    present = [place for place, answer in enumerate(answers) if answer is not None]
+    return answers[max(present, key=lambda place: checked[place])] if present else None
+
+
+def pass_at_n(right: Sequence[bool], n: int) -> float:
+    """Probability that n of the candidates, drawn without replacement, hold a right one.
+
+        1 - C(N - c, n) / C(N, n),   N candidates, c of them right
+
+    For candidates that are independent samples this is unbiased for n fresh ones (Chen et al., 2021).
+    ValueError unless n lies between 1 and the number of candidates.
+    """
+    check_size("n", n, len(right))
+    return 1 - comb(len(right) - sum(map(bool, right)), n) / comb(len(right), n)
+
+
+def sequence_weights(log_probs: Sequence[float], lengths: Sequence[int] | None = None) -> np.ndarray:
+    """Weights of rule "ws": probabilities of the sequences, normalised over the last axis to a sum of 1.
+
+    log_probs  natural logarithms, (..., n)
+    lengths    tokens of each, (..., n): the weight is then the geometric mean of the token probabilities
+
+    ValueError for lengths below 1 or of another shape, and for logarithms above 0 or not finite.
+    """
+    logs = np.asarray(log_probs, dtype=float)
+    if not (np.isfinite(logs) & (logs <= 0)).all():
+        raise ValueError("log_probs must be finite and at most 0, natural logarithms of probabilities")
+    if lengths is not None:
+        counts = np.asarray(lengths)
+        if counts.shape != logs.shape or not (counts >= 1).all():
+            raise ValueError("lengths must be at least 1, and as many as log_probs")
+        logs = logs / counts
+    weights = np.exp(logs - logs.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def check_size(name: str, size: int, most: int) -> None:
+    """ValueError unless a number of candidates lies between 1 and `most`."""
+    if not 1 <= size <= most:
+        raise ValueError(f"{name} must lie between 1 and {most}, the number of candidates; got {size}")
+
+
+def check_weights(weights: Sequence[float] | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The weights as floats of that shape; ValueError unless all are finite and at least 0."""
+    checked = np.asarray(weights, dtype=float)
+    if checked.shape != shape:
+        raise ValueError(f"weights must be one per answer, {shape}; got {checked.shape}")
+    if not (np.isfinite(checked) & (checked >= 0)).all():
+        wrong = checked[~(np.isfinite(checked) & (checked >= 0))].flat[0]
+        raise ValueError(
+            f"weights must be finite and at least 0; got {wrong}; "
+            "logarithms of probabilities go through sequence_weights first"
+        )
+    return checked
+
+
+# --- groups -------------------------------------------------------------------------------------------
+
+
+def groups(questions: Sequence[Sequence[str | None]]) -> list[np.ndarray]:
+    """The group of every candidate: one int array per question, numbered as first seen, -1 where missing.
+
+    Two answers are in one group if their normal forms are equal, if they are `equivalent` under rule "math"
+    either way round, or if a chain of such pairs joins them. Integers and fractions of integers are compared
+    here, all other pairs of all questions by math-verify together.
+    """
+    forms = [
+        list(dict.fromkeys(normalize(answer) for answer in question if answer is not None))
+        for question in questions
+    ]
+    exact = {form: _rational(form) for question in forms for form in question}
+    pairs = [
+        (one, other)
+        for question in forms
+        for one, other in combinations(question, 2)
+        if exact[one] is None or exact[other] is None
+    ]
+    equal = equal_pairs([*pairs, *((other, one) for one, other in pairs)], "math")
+    found = []
+    for question, own in zip(questions, forms, strict=True):
+        leader = {form: form for form in own}
+        for one, other in combinations(own, 2):
+            same = exact[one] == exact[other] if exact[one] is not None else False
+            if same or (one, other) in equal or (other, one) in equal:
+                first, second = leader[one], leader[other]
+                leader = {form: first if top == second else top for form, top in leader.items()}
+        names = [None if answer is None else leader[normalize(answer)] for answer in question]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(filter(_is_there, names)))}
+        found.append(np.array([numbers.get(name, -1) for name in names], dtype=int))
+    return found
+
+
+def _is_there(name: str | None) -> bool:
+    return name is not None
+
+
+def _rational(form: str) -> Fraction | None:
+    """The number that a normal form such as -12 or \\frac{1}{3} is; None for all others."""
+    match = _RATIONAL.fullmatch(form)
+    if match is None or (match[4] and not int(match[4])):
+        return None
+    value = Fraction(int(match[2])) if match[2] else Fraction(int(match[3]), int(match[4]))
+    return -value if match[1] else value

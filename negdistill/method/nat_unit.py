@@ -1,0 +1,281 @@
+"""The integrate unit of NAT and the projection that carries it.
+
+    h+ = W0 x + s+ B+ A+ x        h- = W0 x + s- B- A- x        s = lora_alpha / r
+    alpha = softmax of (W_Q x) . (W_K h+), (W_Q x) . (W_K h-)   corrected by [+0.5, -0.5]
+    out = W0 x + alpha+ V(h+) + alpha- V(h-)                    V(h) = W_2 gelu(W_1 h)
+
+(arXiv 2312.12832, dynamic integration.) x [B, T, d_in]; out [B, T, d_out]; W_Q [u, d_in]; W_K and W_1
+[u, d_out]; W_2 [d_out, u]; u = unit_dim. W0 x includes the bias of W0. The GELU is the exact (erf) one, and
+the scores are not scaled.
+
+`DualLinear` computes the same numbers, up to rounding, without h+, h- and W_Q x. With a = A x of each branch:
+
+    score- - score+ = (N x) . [a+, a-]                          N = [-s+ W_K B+, s- W_K B-]^T W_Q
+    alpha- = sigmoid(score- - score+) - 1/2                     alpha+ = 1 - alpha-
+    z = W_1 W0 x + s W_1 B a   of each branch
+    out = W0 x + W_2 (gelu(z+) + alpha- (gelu(z-) - gelu(z+)))
+
+W_K W0 x cancels. N [r+ + r-, d_in] and W_1 B [u, r] are made once per call, so that per token only W_1 and
+W_2 are wide products. Kept for backward: x, W0 x, W_1 W0 x, four ranks and one number a token, and with
+dropout one byte for each number of x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from negdistill.checks import check_choice
+
+VIEWS = ("base", "pos", "neg", "nat")
+BRANCHES = ("pos", "neg")
+MIXES = ("unit", "sum")
+UNIT = ("query", "key", "value_in", "value_out")  # W_Q, W_K, W_1, W_2
+
+
+@dataclass(frozen=True, slots=True)
+class NATConfig:
+    """What to attach. Raises ValueError for a value out of range.
+
+    r               rank of the positive pair; the negative pair keeps the rank it was trained with
+    lora_alpha      s+ = lora_alpha / r
+    dropout         on the input of A+ while training, in [0, 1). The frozen negative pair reads x as it is
+                    (the released code drops there too, with a second mask).
+    target_modules  names of the projections, each the last part or parts of a module's name
+    unit_dim        width u of query, key and value
+
+    For ablations; the defaults are the paper's:
+    shift           what the softmax weight of h- is lowered by, in [0, 1]: alpha- in [-shift, 1 - shift]
+    train_neg       whether the negative pair is trained too, from where it is; an empty one stays empty
+    mix             "unit"; or "sum", without a unit: out = W0 x + s+ B+ A+ x + s- B- A- x, which starts at h-
+    """
+
+    r: int = 8
+    lora_alpha: float = 16
+    dropout: float = 0.05
+    target_modules: tuple[str, ...] = ("q_proj", "v_proj")
+    unit_dim: int = 128
+    shift: float = 0.5
+    train_neg: bool = False
+    mix: str = "unit"
+
+    def __post_init__(self) -> None:
+        for name in ("r", "unit_dim"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
+        if not self.lora_alpha > 0:
+            raise ValueError(f"lora_alpha must be above 0; got {self.lora_alpha!r}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1); got {self.dropout!r}")
+        if not 0 <= self.shift <= 1:
+            raise ValueError(f"shift must be in [0, 1]; got {self.shift!r}")
+        check_choice("mix", self.mix, MIXES)
+        names = self.target_modules
+        if isinstance(names, str) or not names or not all(isinstance(name, str) and name for name in names):
+            raise ValueError(f'target_modules must be names such as ("q_proj", "v_proj"); got {names!r}')
+        object.__setattr__(self, "target_modules", tuple(names))
+
+
+@dataclass(eq=False)
+class NATState:
+    """What all DualLinear of one model share.
+
+    thawed  parameters that were trainable before the unit was attached
+    view    what forward computes
+    alpha   where the weights of h- are collected by layer name, if they are
+    """
+
+    config: NATConfig
+    thawed: list[nn.Parameter]
+    view: str = "nat"
+    alpha: dict[str, list[Tensor]] | None = None
+
+
+class Integrate(torch.autograd.Function):
+    """out and alpha- from x and W0 x, and their gradients.
+
+    x      [..., d_in]
+    y      W0 x [..., d_out]
+    kept   uint8 like x, 1 where A+ sees x while training; None: everywhere
+    scale  1 / share that is kept
+    reads  [A+; A-; N], [2 (r+ + r-), d_in]
+    mixes  [-s+ W_1 B+, s- W_1 B-], [u, r+ + r-]
+    n_pos  r+
+    w1, w2 [u, d_out], [d_out, u]
+    shift  of NATConfig, the 1/2 in alpha-
+
+    All but `kept` have one dtype. Returns out [..., d_out] and alpha- [..., 1], in [-shift, 1 - shift],
+    float32 or wider, without gradient. Plain autograd would also keep z, gelu(z), their sum and a dropped
+    copy of x.
+    """
+
+    @staticmethod
+    def forward(ctx, x, y, kept, scale, reads, mixes, n_pos, w1, w2, shift):
+        flat, base = x.flatten(0, -2), y.flatten(0, -2)
+        read = F.linear(flat, reads)
+        low, scores = read.chunk(2, dim=1)
+        if kept is not None:
+            low[:, :n_pos] = F.linear(flat * kept.flatten(0, -2), reads[:n_pos]) * scale
+        wide = torch.promote_types(x.dtype, torch.float32)
+        alpha = (low * scores).sum(1, keepdim=True, dtype=wide).sigmoid() - shift
+        shared = F.linear(base, w1)
+        z_pos, z_neg = Integrate.branches(shared, low, mixes, n_pos)
+        mixed = torch.lerp(F.gelu(z_pos), F.gelu(z_neg), alpha.to(x.dtype))
+        out = torch.addmm(base, mixed, w2.t())
+        ctx.scale, ctx.n_pos, ctx.shift = scale, n_pos, shift
+        ctx.save_for_backward(x, y, kept, reads, mixes, w1, w2, read, alpha, shared)
+        alpha = alpha.view(*x.shape[:-1], 1)
+        ctx.mark_non_differentiable(alpha)
+        return out.view(y.shape), alpha
+
+    @staticmethod
+    def branches(shared, low, mixes, n_pos):
+        """z+ and z-, [tokens, u] each."""
+        z_pos = torch.addmm(shared, low[:, :n_pos], mixes[:, :n_pos].t(), alpha=-1)
+        return z_pos, torch.addmm(shared, low[:, n_pos:], mixes[:, n_pos:].t())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_out, _):
+        x, y, kept, reads, mixes, w1, w2, read, alpha, shared = ctx.saved_tensors
+        n_pos, scale = ctx.n_pos, ctx.scale
+        flat, base, d_out = x.flatten(0, -2), y.flatten(0, -2), d_out.flatten(0, -2)
+        low, scores = read.chunk(2, dim=1)
+        z_pos, z_neg = Integrate.branches(shared, low, mixes, n_pos)
+        g_pos, g_neg, weight = F.gelu(z_pos), F.gelu(z_neg), alpha.to(x.dtype)
+        d_w2 = d_out.t() @ torch.lerp(g_pos, g_neg, weight)
+        d_mixed = d_out @ w2
+        d_alpha = (d_mixed * (g_neg - g_pos)).sum(1, keepdim=True, dtype=alpha.dtype)
+        centred = alpha - (0.5 - ctx.shift)  # sigmoid(s) - 1/2
+        d_score = (d_alpha * (0.25 - centred * centred)).to(x.dtype)  # derivative of sigmoid(s)
+        d_g_neg = d_mixed * weight
+        d_z_pos = torch.ops.aten.gelu_backward(d_mixed - d_g_neg, z_pos)
+        d_z_neg = torch.ops.aten.gelu_backward(d_g_neg, z_neg)
+        d_shared = d_z_pos + d_z_neg
+        d_low = torch.cat([-(d_z_pos @ mixes[:, :n_pos]), d_z_neg @ mixes[:, n_pos:]], dim=1)
+        d_mixes = torch.cat([-(d_z_pos.t() @ low[:, :n_pos]), d_z_neg.t() @ low[:, n_pos:]], dim=1)
+        d_read = torch.cat([torch.addcmul(d_low, d_score, scores), d_score * low], dim=1)
+        d_x, d_reads = Integrate.backward_reads(
+            flat, kept, scale, n_pos, reads, d_read, ctx.needs_input_grad[0]
+        )
+        d_x = None if d_x is None else d_x.view(x.shape)
+        d_y = torch.addmm(d_out, d_shared, w1).view(y.shape) if ctx.needs_input_grad[1] else None
+        return d_x, d_y, None, None, d_reads, d_mixes, None, d_shared.t() @ base, d_w2, None
+
+    @staticmethod
+    def backward_reads(flat, kept, scale, n_pos, reads, d_read, needs_x):
+        """Gradients of x, if wanted, and of `reads`; A+ saw the kept part of x only."""
+        if kept is None:
+            return (d_read @ reads if needs_x else None), d_read.t() @ flat
+        kept, d_pos, d_rest = kept.flatten(0, -2), d_read[:, :n_pos] * scale, d_read[:, n_pos:]
+        d_reads = torch.cat([d_pos.t() @ (flat * kept), d_rest.t() @ flat])
+        return (
+            torch.addmm(d_pos @ reads[:n_pos] * kept, d_rest, reads[n_pos:]) if needs_x else None
+        ), d_reads
+
+
+def keep_mask(shape: torch.Size, share: int, device: torch.device) -> Tensor:
+    """uint8 [*shape], 1 with probability share / 65536, share in 1 ... 65535.
+
+    Sixteen random bits a number: exact for that share, and a quarter of the time of `bernoulli_` on a CPU.
+    """
+    bits = torch.randint(-(2**63), 2**63 - 1, ((shape.numel() + 3) // 4,), device=device)
+    return (bits.view(torch.int16)[: shape.numel()].view(shape) < share - 2**15).view(torch.uint8)
+
+
+def widths(module: nn.Module) -> tuple[int, int] | None:
+    """(d_in, d_out) of nn.Linear, a quantised layer like it, or Conv1D of transformers; None of others."""
+    for d_in, d_out in (("in_features", "out_features"), ("nx", "nf")):
+        if hasattr(module, d_in) and hasattr(module, d_out) and isinstance(module.weight, Tensor):
+            return getattr(module, d_in), getattr(module, d_out)
+    return None
+
+
+def projections(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
+    """The projections that `names` names, as in NATConfig, by full name; ValueError where a name has none."""
+    found = {name: module for name, module in model.named_modules() if widths(module)}
+    for wanted in names:
+        if not any(f".{name}".endswith(f".{wanted}") for name in found):
+            there = ", ".join(sorted({name.rpartition(".")[2] for name in found}))
+            raise ValueError(f"target_modules: no projection is named {wanted!r}; candidates are {there}")
+    ends = tuple(f".{wanted}" for wanted in names)
+    return {name: module for name, module in found.items() if f".{name}".endswith(ends)}
+
+
+class DualLinear(nn.Module):
+    """A frozen projection with a positive and a negative LoRA pair, and the unit that weighs them.
+
+    Freshly made, all four views give W0 x exactly: A-, B-, B+ and W_2 are zero (the others start as nn.Linear
+    does). The base is only called, so it may be quantised. What is added is float32, or float64 on a float64
+    base; the nat view computes in the dtype of W0 x, which is the base's or autocast's.
+    """
+
+    def __init__(
+        self, base_layer: nn.Module, neg_r: int, neg_scaling: float, name: str, state: NATState
+    ) -> None:
+        super().__init__()
+        config, weight, (d_in, d_out) = state.config, base_layer.weight, widths(base_layer)
+        self.name, self.state, self.dropout = name, state, config.dropout
+        self.share = max(1, round((1 - config.dropout) * 2**16))  # of 65536, what dropout keeps
+        self.scaling = {"pos": config.lora_alpha / config.r, "neg": neg_scaling}
+        kind = {"bias": False, "dtype": torch.float64 if weight.dtype == torch.float64 else torch.float32}
+        zeros = partial(nn.utils.skip_init, nn.Linear, **kind)
+        self.lora_A = nn.ModuleDict({"pos": nn.Linear(d_in, config.r, **kind), "neg": zeros(d_in, neg_r)})
+        self.lora_B = nn.ModuleDict({"pos": zeros(config.r, d_out), "neg": zeros(neg_r, d_out)})
+        self.query = nn.Linear(d_in, config.unit_dim, **kind)
+        self.key = nn.Linear(d_out, config.unit_dim, **kind)
+        self.value_in = nn.Linear(d_out, config.unit_dim, **kind)
+        self.value_out = zeros(config.unit_dim, d_out)
+        for linear in (self.lora_A["neg"], *self.lora_B.values(), self.value_out):
+            nn.init.zeros_(linear.weight)
+        self.to(weight.device).train(base_layer.training)
+        self.base_layer = base_layer  # last: it stays where and as it is
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., d_in] -> [..., d_out] in the view that the model is in."""
+        y = self.base_layer(x)
+        if self.state.view == "base":
+            return y
+        if self.state.view != "nat":
+            return self.add(self.state.view, x, y)
+        if self.state.config.mix == "sum":
+            return self.add("neg", x, self.add("pos", x, y))
+        return self.integrate(x, y)
+
+    def add(self, branch: str, x: Tensor, y: Tensor) -> Tensor:
+        """h+ or h- from x and W0 x, computed as PEFT does."""
+        a, b = self.lora_A[branch], self.lora_B[branch]
+        x = F.dropout(x.to(a.weight.dtype), self.dropout, self.training and branch == "pos")
+        return (y + b(a(x)) * self.scaling[branch]).to(y.dtype)
+
+    def fold(self) -> tuple[Tensor, Tensor]:
+        """`reads` and `mixes` of Integrate."""
+        signed = (
+            self.lora_B[branch].weight * sign * self.scaling[branch]
+            for branch, sign in (("pos", -1), ("neg", 1))
+        )
+        b = torch.cat(list(signed), dim=1)
+        n = (self.key.weight @ b).t() @ self.query.weight
+        return torch.cat([self.lora_A["pos"].weight, self.lora_A["neg"].weight, n]), self.value_in.weight @ b
+
+    def integrate(self, x: Tensor, y: Tensor) -> Tensor:
+        """The nat view: W0 x plus what the unit reads off both branches."""
+        drops = self.training and self.share < 2**16
+        kept = keep_mask(x.shape, self.share, x.device) if drops else None
+        # fold in full precision, then cast each matrix once
+        with torch.autocast(x.device.type, enabled=False):
+            reads, mixes = (matrix.to(y.dtype) for matrix in self.fold())
+            w1, w2 = self.value_in.weight.to(y.dtype), self.value_out.weight.to(y.dtype)
+            n_pos = len(self.lora_A["pos"].weight)
+            weights = (reads, mixes, n_pos, w1, w2, self.state.config.shift)
+            out, alpha = Integrate.apply(x.to(y.dtype), y, kept, 2**16 / self.share, *weights)
+        if self.state.alpha is not None:
+            self.state.alpha.setdefault(self.name, []).append(alpha)
+        return out

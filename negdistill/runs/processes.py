@@ -1,0 +1,87 @@
+"""Processes: those that `accelerate launch` or torchrun started together, and the folder that they fill.
+
+    process 0   folder/              what it makes, and in the end what all of them made
+    process k   folder/process-k/    what it makes, a run folder of its own until process 0 collects it
+
+Every process has to come to every step here; one that stays away keeps the others waiting. A process alone is
+process 0. What a killed run left is collected by the next one, whatever the number of its processes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from negdistill.runs.files import remove
+from negdistill.runs.folder import RunFolder
+
+T = TypeVar("T")
+
+
+def processes() -> Accelerator:
+    """The processes that run together; unlike PartialState, Accelerator knows of `--cpu`."""
+    return Accelerator(mixed_precision="no")
+
+
+def shard(work: Sequence[T]) -> list[T]:
+    """The part of the work that is this process's: every so many-th, so that sorted work is shared evenly."""
+    here = processes()
+    return list(work[here.process_index :: here.num_processes])
+
+
+def all_gather(made: list[T]) -> list[T]:
+    """The lists of all processes as one, in the order of the processes."""
+    return gather_object(made)
+
+
+class SharedFolder:
+    """One run folder for all processes.
+
+    run  what was there when they began, the same in each
+    own  where this process writes: artefacts of names that no other process uses
+    """
+
+    def __init__(self, folder: Path, open_run: Callable[[Path], RunFolder]) -> None:
+        """open_run  opens a run of this work or starts one; ValueError where a folder holds another."""
+        here = processes()
+        self.open_run = open_run
+        with here.main_process_first():  # one starts it and collects what was left, then all read the same
+            self.run = open_run(folder)
+            if here.is_main_process:
+                self._collect()
+        here.wait_for_everyone()  # all have looked before one writes
+        self.own = self.run if here.is_main_process else open_run(self._part(here.process_index))
+
+    def collect(self) -> RunFolder:
+        """The folder with what all processes made, once they all came here."""
+        here = processes()
+        here.wait_for_everyone()
+        if here.is_main_process:
+            self._collect()
+        here.wait_for_everyone()
+        self.run = self.run if here.is_main_process else self.open_run(self.run.folder)
+        return self.run
+
+    def clear(self) -> None:
+        """Remove what the other processes made."""
+        for part in self._parts():
+            remove(part)
+
+    def _part(self, index: int) -> Path:
+        return self.run.folder / f"process-{index}"
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.run.folder.glob("process-*"))
+
+    def _collect(self) -> None:
+        for part in self._parts():
+            made = self.open_run(part)
+            for name in made.manifest.artifacts:
+                with self.run.create(name) as path:
+                    shutil.copyfile(made.path(name), path)
+            remove(part)

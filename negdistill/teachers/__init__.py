@@ -1,0 +1,1 @@
+"""Teachers: rationales from elsewhere."""

@@ -1,0 +1,1 @@
+"""Training: what makes weights."""

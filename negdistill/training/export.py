@@ -1,0 +1,213 @@
+"""Export: a plain LoRA row as folders that other libraries load, which need nothing of this package.
+
+    out/adapter    PEFT folder, tokenizer
+    out/merged     W0 + s B A as one model in the base's type, tokenizer
+    out/base       the base, tokenizer; of the embedded student only, which has no other address
+    out/README.md  model card: method, scores, settings, and what all of it was made from
+
+    export("_runs/fits/nce-0123456789ab", "nce")        # python -m negdistill export FIT_FOLDER OUT
+
+The tokenizers carry a chat template that makes the prompt of training out of a chat's last message, so that a
+server hands the student what it was trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from negdistill.data.prompts import PRESETS
+from negdistill.method.nat_files import FILES
+from negdistill.runs.digests import digest_json, digest_weights
+from negdistill.runs.files import atomic_path
+from negdistill.runs.folder import Manifest, RunFolder
+from negdistill.stats import wilson
+from negdistill.training.adapters import stored
+from negdistill.training.fits import ADAPTER, FIT, Fit, finished, load_fit
+from negdistill.training.method_table import METHODS
+from negdistill.training.students import load_student
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from negdistill.training.students import Student
+
+CARD = """---
+{front}
+---
+
+# {method}: {description}
+
+A causal language model that solves questions step by step: {base} with a LoRA of rank {r}, made by the row
+"{method}" of the package negdistill, which re-implements "Turning Dust into Gold" (Li et al., AAAI 2024,
+arXiv 2312.12832).
+
+## Load
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained("{out}/merged")
+model = AutoModelForCausalLM.from_pretrained("{out}/merged")
+```
+
+Or the adapter on its base, {address}: `PeftModel.from_pretrained(base, "{out}/adapter")`. The prompt is
+`{prompt}`; the chat template of the tokenizer makes it out of the last message of a chat.
+
+## Data
+
+{data}. {amount} The sha256 of the texts is `examples` below.
+
+## Scores
+
+{scores}
+
+## Made from
+
+```json
+{made}
+```
+
+## Licences
+
+The base model, the questions and the rationales keep their own licences. Say here which these are before you
+pass the model on.
+"""
+
+
+def export(folder: str | Path, out: str | Path, student: str = "embedded") -> Path:
+    """Write the fit in `folder` to the new folder `out`, all of it or nothing; returns `out`.
+
+    student  what the fit was trained on, as `load_student` takes it. The adapter names it as its base; in
+             place of "embedded" it names out/base, as `out` was typed
+
+    ValueError for a row that is no plain LoRA, another student, an `out` that holds something already, and a
+    damaged fit; FileNotFoundError where there is no run.
+    """
+    folder, out = Path(folder), Path(out)
+    manifest = RunFolder.open(folder).manifest
+    fit = _plain_fit(folder)
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ValueError(f"out must be a new folder; {out} is there already; choose another, or remove it")
+    base = _base(student, manifest)
+    base.tokenizer.chat_template = chat_template(base.tokenizer, fit.preset)
+    with atomic_path(out) as part:
+        address = student
+        if student == "embedded":
+            address = (out / "base").as_posix()
+            _save(base, part / "base")
+        config = _write_adapter(fit.folder / ADAPTER, part / "adapter", address)
+        base.tokenizer.save_pretrained(part / "adapter")
+        with stored(base.model, fit.folder / ADAPTER, "lora") as wrapped:
+            _save(base._replace(model=wrapped.merge_and_unload()), part / "merged")
+        card = _card(fit, manifest, student, address, out, config["r"])
+        (part / "README.md").write_text(card, encoding="utf-8")
+    return out
+
+
+def chat_template(tokenizer: PreTrainedTokenizerBase, preset: str = "fixed") -> str:
+    """A chat template that makes of a chat's last message the prompt of training, token by token."""
+    first = tokenizer("x")["input_ids"][:1]
+    start = "{{ bos_token }}" if first == [tokenizer.bos_token_id] else ""  # a template has to put it itself
+    before, after = (json.dumps(text) for text in PRESETS[preset].prompt.split("{question}"))
+    return f"{start}{{{{ {before} + messages[-1]['content'] + {after} }}}}"
+
+
+def _plain_fit(folder: Path) -> Fit:
+    if not finished(folder) or "method" not in json.loads((folder / FIT).read_text(encoding="utf-8")):
+        raise ValueError(
+            f"folder must hold a finished fit of a row of methods.METHODS; {folder} holds none; fit one"
+        )
+    fit = load_fit(folder)
+    if METHODS[fit.method].view == "nat":
+        raise ValueError(
+            f"the fit must be a plain LoRA; {fit.method!r} computes with the integrate unit, which only this "
+            "package has; export NCE, the plain LoRA that learns from NAT"
+        )
+    if METHODS[fit.method].view == "base":
+        raise ValueError(f"the fit must be a plain LoRA; {fit.method!r} is the base itself; share its prompt")
+    return fit
+
+
+def _base(name: str, manifest: Manifest) -> Student:
+    """The student on the CPU in the type it was trained in, which its digest tells."""
+    for dtype in (torch.bfloat16, torch.float32):  # the smaller one first: it may be large
+        student = load_student(name, dtype, "cpu")
+        found = {
+            "student": digest_weights(student.model.named_parameters()),
+            "tokenizer": digest_json(student.tokenizer.get_vocab()),
+        }
+        if all(manifest.inputs.get(key) == value for key, value in found.items()):
+            return student
+    raise ValueError(
+        f"student must be what the fit was trained on, unquantised; {name!r} has other weights or another "
+        "vocabulary; give the name that load_student had: --student NAME"
+    )
+
+
+def _save(student: Student, folder: Path) -> None:
+    student.model.save_pretrained(folder)
+    student.tokenizer.save_pretrained(folder)
+
+
+def _write_adapter(source: Path, folder: Path, address: str) -> dict[str, object]:
+    """The two files of a PEFT folder, with the base's address; returns the configuration."""
+    config = json.loads((source / FILES[0]).read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = address
+    folder.mkdir(parents=True)
+    (folder / FILES[0]).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+    shutil.copy(source / FILES[1], folder)
+    return config
+
+
+# --- the card -----------------------------------------------------------------------------------------
+
+
+def _card(fit: Fit, manifest: Manifest, student: str, address: str, out: Path, r: int) -> str:
+    row = METHODS[fit.method]
+    on_hub = student != "embedded" and not Path(student).exists()
+    front = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        **({"base_model": student} if on_hub else {}),
+        "tags": ["lora", "knowledge-distillation", "negdistill"],
+    }
+    made = {key: value for key, value in asdict(manifest).items() if key != "artifacts"}  # of other files
+    data = {
+        "solutions": "Solutions of the data set itself",
+        "positives": "Rationales of a teacher with a right final answer",
+        "negatives": "Rationales of a teacher with a wrong final answer",
+        "both": "Rationales of a teacher, with a right and with a wrong final answer",
+        "": "None of its own",
+    }[row.data]
+    uses = f", and what it uses: {', '.join(row.uses)}" if row.uses else ""
+    return CARD.format(
+        front="\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items()),
+        method=fit.method,
+        description=row.description,
+        base="the embedded student of the package" if student == "embedded" else student,
+        r=r,
+        out=out.name,
+        address=f"`{address}`",
+        prompt=PRESETS[fit.preset].prompt.replace("\n", "\\n"),
+        data=data,
+        amount=f"{fit.total_steps} steps and {fit.total_tokens:,} tokens in {fit.total_seconds:.0f} s{uses}.",
+        scores=_scores(fit),
+        made=json.dumps(made, indent=1, ensure_ascii=False),
+    )
+
+
+def _scores(fit: Fit) -> str:
+    """Accuracies after the last epoch that was followed, as a table."""
+    if fit.path is None:
+        return "None were taken while it was trained. Evaluate it, and write them here."
+    last = fit.path[fit.path["epoch"] == fit.path["epoch"].max()]
+    lines = ["| split | questions | accuracy | 95 % interval |", "| --- | ---: | ---: | ---: |"]
+    for split, part in last.groupby("split"):
+        low, high = wilson(part["correct"].sum(), len(part))
+        lines.append(f"| {split} | {len(part)} | {part['correct'].mean():.1%} | {low:.1%} to {high:.1%} |")
+    return "\n".join(lines) + f"\n\nGreedy answers after epoch {last['epoch'].iloc[0]}."

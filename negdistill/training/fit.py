@@ -1,0 +1,251 @@
+"""Methods: one function fits every row of `method_table.METHODS`.
+
+    data = training_set(problems, rationales)
+    nat = fit("NAT", student, data, settings(epochs=4), "../_runs/fits")
+    with adapted(student, nat) as trained:
+        ...
+
+What a row uses is fitted on the way, in the same folder, and its steps, tokens and seconds count in the row's
+totals.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from torch import nn
+
+from negdistill.checks import check_choice
+from negdistill.method.nat import save_nat
+from negdistill.method.nat_unit import projections
+from negdistill.runs.digests import digest_code, digest_json, digest_weights
+from negdistill.runs.folder import Manifest, RunFolder
+from negdistill.runs.processes import processes
+from negdistill.training.adapters import lora, merged, nat_lora, save_lora, stored, wide_rank
+from negdistill.training.batching import Example, encode, pad_id
+from negdistill.training.dataset import TrainingSet
+from negdistill.training.few_shot import few_shot_prefix
+from negdistill.training.fits import ADAPTER, POINTS, Fit, OnEpoch, finished, follower, load_fit, write_fit
+from negdistill.training.loop import COLUMNS, train
+from negdistill.training.method_table import MERGE, METHODS, NEGATIVE, WIDE, Method
+from negdistill.training.settings import Settings
+from negdistill.training.teacher_cache import TeacherCache, teacher_cache
+
+if TYPE_CHECKING:
+    from negdistill.training.students import Student
+
+
+def fit(
+    method: str,
+    student: Student,
+    data: TrainingSet,
+    config: Settings,
+    out_dir: str | Path,
+    neg: Fit | None = None,
+    on_epoch: OnEpoch | None = None,
+    nat: Fit | None = None,
+) -> Fit:
+    """Fit one row of METHODS, and the rows that it uses, each in a folder of its own below `out_dir`.
+
+    The folder's name holds a key of row, data, student, settings and code: what is there already is returned
+    without training, what was interrupted continues from its checkpoint. The student is left as it was.
+
+    neg       negative adapter to use in place of one fitted with the same settings, so that several rows and
+              budgets can share it; rows that use none ignore it
+    on_epoch  called after each epoch of the row's own training, with the student as trained so far and the
+              number of epochs; the frames it returns (problem_id, split, correct, ...) make `Fit.path`. Its
+              attribute `key`, a string, says what it does and is part of the folder's key.
+    nat       NAT to use in place of one fitted with the same settings, as `neg`; it may have been fitted on
+              other rationales, as NCE's teacher before its own samples joined them
+
+    ValueError for an unknown row, an empty set of rationales, a projection that the model lacks, worked
+    examples that do not fit the context, or a budget that the adapters it uses took; otherwise as `train`.
+    """
+    check_choice("method", method, METHODS)
+    row, out_dir = METHODS[method], Path(out_dir)
+    if on_epoch is not None and not isinstance(getattr(on_epoch, "key", None), str):
+        raise ValueError(
+            f"on_epoch must have an attribute key, a string that says what it does; got {on_epoch!r}"
+        )
+    projections(student.model, config.nat.target_modules)
+    examples = data.examples(row.data or "positives", config.preset)
+    given = {name: one for name, one in ((NEGATIVE, neg), ("NAT", nat)) if one is not None}
+    for name, one in given.items():
+        check_choice("nat.method" if name == "NAT" else "neg.method", one.method, (name,))
+    used, config = _used(row, student, data, config, out_dir, given)
+    inputs, parameters = _origin(row, student, examples, config, used, on_epoch)
+    key = digest_json([inputs, parameters])
+    folder = out_dir / f"{re.sub('[^a-z]+', '-', method.lower())}-{key[:12]}"
+    found = finished(folder)
+    processes().wait_for_everyone()  # all processes have looked before the main one writes
+    if not found:
+        manifest = Manifest(inputs=inputs, parameters=parameters, seed=config.train.seed)
+        _make(row, student, examples, config, used, RunFolder(folder, manifest), on_epoch)
+    return load_fit(folder)
+
+
+@contextmanager
+def adapted(student: Student, fit: Fit) -> Iterator[Student]:
+    """Within the block, the student with the adapter of the fit; afterwards it is the plain student again."""
+    view = METHODS[fit.method].view
+    block = (
+        nullcontext(student.model) if view == "base" else stored(student.model, fit.folder / ADAPTER, view)
+    )
+    with block as model:
+        yield student._replace(model=model)
+
+
+def _used(
+    row: Method,
+    student: Student,
+    data: TrainingSet,
+    config: Settings,
+    out_dir: Path,
+    given: Mapping[str, Fit],
+) -> tuple[list[Fit], Settings]:
+    """The fits that a row uses, and the settings with what is left of the budget."""
+    fits: list[Fit] = []
+    for place, name in enumerate(row.uses):
+        below, missing = _needs((name,), given)
+        if missing:
+            beside, others = _needs(row.uses[place + 1 :], given)
+            parts = missing + others + bool(row.data)
+            part = _left(config, fits + below + beside, parts, below, missing)
+            neg, nat = given.get(NEGATIVE), given.get("NAT")
+            fits.append(fit(name, student, data, part, out_dir, neg=neg, nat=nat))
+        else:
+            fits += below
+    return fits, _left(config, fits, 1) if row.data else config
+
+
+def _needs(names: Sequence[str], given: Mapping[str, Fit]) -> tuple[list[Fit], int]:
+    """The given fits that rows stand on, and how many trainings the rows still need."""
+    fits: list[Fit] = []
+    missing = 0
+    for name in names:
+        if name in given:
+            fits.append(given[name])
+        else:
+            below, others = _needs(METHODS[name].uses, given)
+            fits, missing = fits + below, missing + others + bool(METHODS[name].data)
+    return fits, missing
+
+
+def _left(
+    config: Settings, spent: list[Fit], parts: int, own: Sequence[Fit] = (), share: int = 1
+) -> Settings:
+    """The settings with `share` of `parts` equal parts of what is left of max_steps or max_tokens.
+
+    own  those of the spent fits that count in the totals of what the settings are for
+    """
+    for limit, total in (("max_steps", "total_steps"), ("max_tokens", "total_tokens")):
+        if (budget := getattr(config.train, limit)) is None:
+            continue
+        taken, before = (sum(getattr(one, total) for one in some) for some in (spent, own))
+        if budget - taken < parts:
+            raise ValueError(
+                f"{limit} must exceed the {taken} that the adapters took which the row uses; got {budget}; "
+                "raise it, or give a neg that was trained for less"
+            )
+        part = before + (budget - taken) // parts * share
+        config = replace(config, train=replace(config.train, **{limit: part}))
+    return config
+
+
+def _origin(
+    row: Method,
+    student: Student,
+    examples: list[Example],
+    config: Settings,
+    used: list[Fit],
+    on_epoch: OnEpoch | None,
+) -> tuple[dict[str, str], dict[str, object]]:
+    """Inputs and parameters that a fit follows from."""
+    inputs = {
+        "student": digest_weights(student.model.named_parameters()),
+        "tokenizer": digest_json(student.tokenizer.get_vocab()),
+        "examples": digest_json([asdict(example) for example in examples]),
+        "code": digest_code(__name__),
+        **{one.method: RunFolder.open(one.folder).manifest.key for one in used},
+    }
+    parameters = {
+        "method": row.name,
+        "on_epoch": None if on_epoch is None else on_epoch.key,
+        **asdict(config),
+    }
+    for name in ("progress", "checkpoint_every"):  # change no result
+        del parameters["train"][name]
+    return inputs, parameters
+
+
+def _model(
+    row: Method, model: nn.Module, config: Settings, used: list[Fit]
+) -> AbstractContextManager[nn.Module]:
+    """The model as the row trains it, or as it stands without training."""
+    folders = [one.folder / ADAPTER for one in used]
+    seed = config.train.seed
+    if row.view == "base":
+        return nullcontext(model)
+    if row.view == "nat":
+        return nat_lora(model, config.nat, folders[0] if folders else None, row.start == "noise", seed)
+    if row.start == "merge":
+        return merged(model, dict(zip(folders, MERGE.values(), strict=True)))
+    r = wide_rank(model, config.nat) if row.name == WIDE else None
+    return lora(model, config.nat, r, folders[0] if row.start == "continue" else None, seed)
+
+
+def _cache(
+    student: Student, examples: list[Example], config: Settings, used: list[Fit], out_dir: Path
+) -> TeacherCache:
+    """What the frozen NAT says about the examples, one folder for all rows that ask the same."""
+    (nat,) = used
+    settings = (config.top_k, config.temperature, config.train.batch_size)
+    named = [RunFolder.open(nat.folder).manifest.key, config.preset, *settings]
+    key = digest_json([*named, [asdict(example) for example in examples]])
+    context = student.model.config.get_text_config().max_position_embeddings
+    rows = encode(examples, student.tokenizer, context, config.preset)
+    with stored(student.model, nat.folder / ADAPTER, "nat") as model:
+        return teacher_cache(
+            *(model, rows, pad_id(student.tokenizer), out_dir / f"teacher-{key[:12]}", *settings),
+            progress=config.train.progress,
+        )
+
+
+def _make(
+    row: Method,
+    student: Student,
+    examples: list[Example],
+    config: Settings,
+    used: list[Fit],
+    run: RunFolder,
+    on_epoch: OnEpoch | None,
+) -> None:
+    """Train, then write the folder, fit.json last. With several processes the main one writes."""
+    main = processes().is_main_process
+    history, prefix = pd.DataFrame(columns=COLUMNS), ""
+    count = sum(one.trainable_parameters for one in used)
+    cache = _cache(student, examples, config, used, run.folder.parent) if row.beta_mode else None
+    teacher = cache and cache.teacher(row.beta_mode, config.mixing, config.train.seed)
+    with _model(row, student.model, config, used) as model:
+        if row.data:
+            count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+            follow = follower(on_epoch, student, run.folder / POINTS) if on_epoch else None
+            history = train(
+                *(model, student.tokenizer, examples, config.train, row.objective, run.folder, config.preset),
+                on_epoch=follow,
+                teacher=teacher,
+            )
+        if row.view == "base":
+            prefix = few_shot_prefix(examples, student, config)
+        elif main:
+            with run.create(ADAPTER) as path:
+                save_nat(model, path) if row.view == "nat" else save_lora(model, path)
+    if main:
+        write_fit(run, row.name, config, used, history, count, prefix, cache.seconds if cache else 0.0)
+    processes().wait_for_everyone()

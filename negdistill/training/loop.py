@@ -1,0 +1,326 @@
+"""Training: one loop for every objective.
+
+    examples -> tokens -> epochs of length-bucketed batches -> steps
+    step:  gradient of  (sum of token losses) / (number of targets)  over micro-batches and processes,
+           clip, AdamW, one row of history
+    every `checkpoint_every` steps: one file, replaced atomically
+
+Whatever the model has with requires_grad is trained. The batches of a step and its random draws follow from
+(seed, step) alone. So a run that was killed continues to the same weights, bit for bit on one CPU thread, and
+an evaluation in between changes nothing.
+
+Several processes share the rows of each micro-batch. On GPUs accelerate starts them, with the model whole in
+each (DDP) or in shards (FSDP2):
+
+    accelerate launch --config_file launch/ddp.yaml --num_processes 4 script.py      # or fsdp2.yaml
+
+On CPUs accelerate starts one process whatever N is, and torchrun has to start the others (gloo):
+
+    accelerate launch --num_processes 2 --cpu --no_python torchrun --standalone --nproc_per_node 2 script.py
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from torch import nn
+from tqdm import tqdm
+
+from negdistill.checks import check_choice
+from negdistill.method.objectives import NEEDS_TEACHER, OBJECTIVES, Objective
+from negdistill.runs.digests import digest_weights
+from negdistill.runs.processes import processes
+from negdistill.training.batching import (
+    Encoded,
+    Example,
+    Teacher,
+    batches,
+    collate,
+    digest_encoded,
+    encode,
+    pad_id,
+)
+from negdistill.training.checkpoint import (
+    CHECKPOINT,
+    TrainState,
+    adamw,
+    full_tensor,
+    hand_back,
+    trainable,
+    wrap,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SCHEDULES = ("linear", "cosine")
+COLUMNS = ("step", "epoch", "loss", "lr", "grad_norm", "tokens", "seconds")
+
+OnEpoch = Callable[[int, nn.Module], Mapping[str, float] | None]
+Order = Callable[[Sequence[Encoded], int, int, int], list[list[int]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """How to train. Exactly one of epochs, max_steps and max_tokens says when to stop."""
+
+    epochs: int | None = None  # passes over the data
+    max_steps: int | None = None  # optimiser steps
+    max_tokens: int | None = None  # tokens seen without padding; the step that reaches them is the last
+    batch_size: int = 32  # rows of a micro-batch, over all processes together
+    gradient_accumulation_steps: int = 1  # micro-batches of one step; they never cross an epoch
+    lr: float = 3e-4  # peak learning rate of AdamW
+    schedule: str = "cosine"  # or "linear": the way from the peak towards 0 at the end
+    warmup_steps: int = 0  # steps of linear rise to the peak
+    weight_decay: float = 0.0  # share of a matrix taken off per step, times lr; vectors do not decay
+    max_grad_norm: float = 1.0  # largest 2-norm of the whole gradient
+    seed: int = 0  # of batch order and dropout
+    checkpoint_every: int | None = None  # steps between checkpoints; None writes one at the end only
+    compile: bool = False  # through torch.compile: minutes at the start, faster steps, sums in another order
+    progress: bool = True  # whether a bar on stderr shows loss and tokens/s
+
+    def __post_init__(self) -> None:
+        stops = [name for name in ("epochs", "max_steps", "max_tokens") if getattr(self, name) is not None]
+        if len(stops) != 1:
+            got = " and ".join(stops) or "none"
+            raise ValueError(f"set exactly one of epochs, max_steps and max_tokens; got {got}")
+        check_choice("schedule", self.schedule, SCHEDULES)
+        every = [] if self.checkpoint_every is None else ["checkpoint_every"]
+        least = dict.fromkeys((*stops, *every, "batch_size", "gradient_accumulation_steps"), 1)
+        for name, low in {**least, "warmup_steps": 0, "weight_decay": 0, "seed": 0}.items():
+            if not getattr(self, name) >= low:
+                raise ValueError(f"{name} must be at least {low}; got {getattr(self, name)}")
+        for name in ("lr", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be greater than 0; got {getattr(self, name)}")
+
+
+def learning_rate(step: int, total: int, config: TrainConfig) -> float:
+    """Learning rate of step 0 ... total - 1: up during the warm-up, then linear or cosine towards 0."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    left = (total - step) / (total - config.warmup_steps)
+    return config.lr * (left if config.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left)))
+
+
+def train(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example] | Sequence[Encoded],
+    config: TrainConfig,
+    objective: str | Objective = "likelihood",
+    out_dir: str | Path | None = None,
+    preset: str = "fixed",
+    max_length: int | None = None,
+    on_epoch: OnEpoch | None = None,
+    teacher: Teacher | None = None,
+    order: Order = batches,
+) -> pd.DataFrame:
+    """Train in place whatever of `model` has requires_grad; the model is left in eval mode, whatever happens.
+
+    examples    texts, or rows of tokens; to those preset and max_length do nothing
+    objective   name in `objectives.OBJECTIVES`, or a function such as those
+    out_dir     folder of the checkpoint; where it holds one of the same run, training continues from there
+    preset      name in `prompts.PRESETS`: how text becomes tokens
+    max_length  context in tokens, by default the model's own
+    on_epoch    called as on_epoch(epochs done, model in eval mode) after each epoch and at the end, in every
+                process; the numbers it returns become columns of the history and stay in the checkpoint
+    teacher     what the objective "distillation" learns from; no other has one
+    order       the batches of an epoch, in place of `batching.batches`
+
+    Returns one row per step: step and epoch (from 1), loss (mean over its targets, before the step), lr,
+    grad_norm (before clipping), tokens (so far, without padding), seconds (so far, without on_epoch).
+    Computes in bfloat16 autocast on CUDA and in the model's own type elsewhere.
+
+    ValueError for no examples, nothing to train, a question longer than the context, a warm-up longer than
+    the run, a teacher of other examples, or a checkpoint of another run. FloatingPointError for a loss or
+    gradient that is not finite, before it reaches the weights; it names step, examples and last checkpoint.
+    """
+    if isinstance(objective, str):
+        check_choice("objective", objective, OBJECTIVES)
+        objective = OBJECTIVES[objective]
+    if not (examples and isinstance(examples[0], Encoded)):
+        context = max_length or model.config.get_text_config().max_position_embeddings
+        examples = encode(examples, tokenizer, context, preset)
+    plan = _plan(examples, config, order)
+    if config.warmup_steps >= len(plan):
+        raise ValueError(f"warmup_steps must be below all {len(plan)} steps; got {config.warmup_steps}")
+    accelerator = processes()  # without its bfloat16, which would leave the model's forward patched
+    key = _key(model, examples, config, objective.__name__, teacher)
+    wrapped = wrap(model, accelerator)
+    state = _state(wrapped if accelerator.is_fsdp2 else model, config, key, out_dir)
+    models, pad = (model, torch.compile(wrapped) if config.compile else wrapped), pad_id(tokenizer)
+    loop = _Loop(*models, objective, examples, plan, pad, config, state, accelerator, teacher)
+    with torch.random.fork_rng(devices=[loop.device] if loop.device.type == "cuda" else []):
+        try:
+            loop.run(on_epoch)
+            hand_back(state.parameters, model)
+        finally:
+            model.eval()
+    extra = dict.fromkeys(name for row in state.history for name in row if name not in COLUMNS)
+    frame = pd.DataFrame(state.history, columns=[*COLUMNS, *extra])
+    return frame.astype({"step": int, "epoch": int, "tokens": int})
+
+
+class _Step(NamedTuple):
+    """Epoch from 0, whether it ends here, row numbers of each micro-batch, tokens without padding."""
+
+    epoch: int
+    epoch_ends: bool
+    micro: list[list[int]]
+    tokens: int
+
+
+def _plan(encoded: Sequence[Encoded], config: TrainConfig, order: Order) -> list[_Step]:
+    """All steps of the run."""
+    size = config.gradient_accumulation_steps
+    most = config.max_tokens or math.inf
+    plan: list[_Step] = []
+    for epoch in count():
+        micro = order(encoded, config.batch_size, config.seed, epoch)
+        for start in range(0, len(micro), size):
+            if epoch == config.epochs or len(plan) == config.max_steps or most <= 0:
+                return plan
+            part = micro[start : start + size]
+            tokens = sum(encoded[i].length for rows in part for i in rows)
+            plan.append(_Step(epoch, start + size >= len(micro), part, tokens))
+            most -= tokens
+
+
+def _key(
+    model: nn.Module, encoded: Sequence[Encoded], config: TrainConfig, objective: str, teacher: Teacher | None
+) -> dict[str, object]:
+    """What makes a run this run, part by part; the checkpoint of a run with another key is refused."""
+    if (objective in NEEDS_TEACHER) != (teacher is not None):
+        raise ValueError(f"objective {objective!r} needs {'a' if teacher is None else 'no'} teacher")
+    data = digest_encoded(encoded)
+    if teacher is not None and teacher.data != data:
+        raise ValueError("teacher must be made for these examples in this order; it was made for others")
+    weights = digest_weights(
+        (f"{name} {[*p.shape]} {p.requires_grad}", p[:0] if p.requires_grad else p)  # frozen ones count
+        for name, p in model.named_parameters()
+    )
+    settings = {k: v for k, v in asdict(config).items() if k not in ("progress", "checkpoint_every")}
+    key = {"data": data, "model": weights, "objective": objective, **settings}
+    return key if teacher is None else key | {"teacher": teacher.key}
+
+
+def _state(
+    trained: nn.Module, config: TrainConfig, key: dict[str, object], out_dir: str | Path | None
+) -> TrainState:
+    """The state to start from: fresh, or the checkpoint in `out_dir`."""
+    if config.checkpoint_every is not None and out_dir is None:
+        raise ValueError("checkpoint_every needs out_dir, the folder of the checkpoint; got out_dir=None")
+    parameters = trainable(trained)
+    if not parameters:
+        raise ValueError("model must have a parameter to train; requires_grad is False for all of them")
+    optimizer = adamw(parameters.values(), config.lr, config.weight_decay)
+    state = TrainState(parameters, optimizer, key, None if out_dir is None else Path(out_dir) / CHECKPOINT)
+    if state.file is not None and state.file.exists():
+        state.load()
+    return state
+
+
+@dataclass(frozen=True, slots=True)
+class _Loop:
+    model: nn.Module
+    wrapped: nn.Module  # what computes
+    objective: Objective
+    encoded: Sequence[Encoded]
+    plan: list[_Step]
+    pad: int
+    config: TrainConfig
+    state: TrainState
+    accelerator: Accelerator
+    teacher: Teacher | None
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.state.parameters.values())).device
+
+    def run(self, on_epoch: OnEpoch | None) -> None:
+        """Take the steps of the plan that the history does not have yet."""
+        history, total, optimizer = self.state.history, len(self.plan), self.state.optimizer
+        tokens, seconds = (int(history[-1]["tokens"]), history[-1]["seconds"]) if history else (0, 0.0)
+        started = time.perf_counter() - seconds
+        self.wrapped.train()
+        quiet = not (self.config.progress and self.accelerator.is_main_process)
+        with tqdm(total=total, initial=len(history), unit="step", disable=quiet) as bar:
+            for number in range(len(history), total):
+                step = self.plan[number]
+                rate = learning_rate(number, total, self.config)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                loss, norm = self.gradient(number)
+                optimizer.step()
+                tokens += step.tokens
+                seconds = time.perf_counter() - started
+                values = (number + 1, step.epoch + 1, loss, rate, norm, tokens, seconds)
+                history.append(dict(zip(COLUMNS, values, strict=True)))
+                done = number + 1 == total
+                if on_epoch is not None and (step.epoch_ends or done):
+                    history[-1] |= self.evaluate(on_epoch, step.epoch + 1)
+                    started = time.perf_counter() - seconds
+                if self.state.file and (done or (number + 1) % (self.config.checkpoint_every or total) == 0):
+                    self.state.save(self.accelerator.is_main_process)
+                    self.accelerator.wait_for_everyone()
+                bar.set_postfix_str(f"loss {loss:.3f}, {tokens / seconds:,.0f} tokens/s", refresh=False)
+                bar.update()
+
+    def gradient(self, number: int) -> tuple[float, float]:
+        """Put the clipped gradient of a step into the parameters; its mean loss, its norm before clipping.
+
+        Every process knows the plan, so the number of targets to divide by needs no communication. One whose
+        share of a small batch is empty takes a row without targets: all must take part in the backward pass.
+        """
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        micro = self.plan[number].micro
+        targets = max(1, sum(int(self.encoded[i].loss_mask.sum()) for rows in micro for i in rows))
+        seed = np.random.SeedSequence([self.config.seed, number, rank]).generate_state(1, np.uint64)
+        torch.manual_seed(int(seed[0]))
+        self.state.optimizer.zero_grad()
+        summed = 0.0
+        for index, rows in enumerate(micro):
+            share = rows[rank::world]
+            batch = collate([self.encoded[i] for i in share or rows[:1]], self.pad)
+            if not share:
+                batch["loss_mask"].zero_()
+            if self.teacher is not None:
+                batch |= self.teacher(share)
+            batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+            with nullcontext() if index + 1 == len(micro) else self.accelerator.no_sync(self.wrapped):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+                    loss = self.objective(self.wrapped, batch)
+                self.accelerator.backward(loss * (world / targets))  # processes are averaged
+            summed = summed + loss.detach()
+        norm = nn.utils.clip_grad_norm_(self.state.parameters.values(), self.config.max_grad_norm)
+        loss = (self.accelerator.reduce(summed, "sum") / targets).item()
+        norm = full_tensor(norm).item()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            ids = ", ".join(self.encoded[i].id for rows in micro for i in rows)
+            kept = self.state.file if self.state.file and self.state.file.exists() else "none"
+            raise FloatingPointError(
+                f"loss {loss}, gradient norm {norm} at step {number + 1}, not taken; examples: {ids}; "
+                f"last good checkpoint: {kept}; lower lr, or look at these examples"
+            )
+        return loss, norm
+
+    def evaluate(self, on_epoch: OnEpoch, epoch: int) -> dict[str, float]:
+        hand_back(self.state.parameters, self.model)
+        self.model.eval()
+        numbers = {name: float(value) for name, value in (on_epoch(epoch, self.model) or {}).items()}
+        self.wrapped.train()
+        if taken := sorted(numbers.keys() & set(COLUMNS)):
+            raise ValueError(f"on_epoch must not return {taken[0]!r}, a column of the history; rename it")
+        return numbers

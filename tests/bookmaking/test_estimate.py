@@ -1,0 +1,110 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from negdistill.bookmaking.estimate import SHAPES, dry_run, estimate, memory, row_tokens, shape_of, work
+from negdistill.bookmaking.planning import find_root, plan
+from negdistill.data.formats import write_records
+from negdistill.data.records import Rationale
+from negdistill.data.tasks import load_task
+from negdistill.method.nat import attach
+from negdistill.training.settings import settings
+
+
+def test_numbers_of_the_papers_student():
+    shape = shape_of("huggyllama/llama-7b", settings("paper"))
+    assert shape.parameters == 6_738_415_616
+    assert shape.lora == 4_194_304 and round(shape.nat / 1e6, 1) == 138.4  # as METHOD counts them
+    assert shape_of("Qwen/Qwen2.5-0.5B", settings("paper")).parameters == 494_032_768
+
+
+def test_numbers_of_a_student_are_those_of_a_real_one(tmp_path):
+    config = LlamaConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+                         vocab_size=100)  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(tmp_path)
+    recipe = settings("paper", r=2, unit_dim=8)
+    shape, size = shape_of(str(tmp_path), recipe), model.num_parameters()
+    attach(model, recipe.nat)
+    assert shape.parameters == size
+    assert shape.nat == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def test_memory_grows_with_what_it_holds():
+    shape = shape_of("huggyllama/llama-7b", settings("paper"))
+    one, more = memory(shape, 1, 512), memory(shape, 8, 512)
+    assert shape.parameters * 2 + 16 * shape.nat < one < more < 80 * 2**30
+
+
+def test_work_by_hand():
+    jobs = {job.name[:2]: job for job in plan(find_root(), "smoke")}
+    assert work(jobs["00"], 8) is None
+    assert work(jobs["03"], 8) == (3 * 4, 3 * 14)
+    assert work(jobs["04"], 8) == (2 * 6, 4 * 14)
+    # NAT's two trainings, four rows and one enlarged, each a third of the budget; two more rows answer
+    assert work(jobs["06"], 8) == (7 * 3, 12 * 2 + 7 * 14)
+
+
+def test_rows_of_the_embedded_benchmark_are_counted():
+    assert 60 < row_tokens("arithmetic", "weak", "embedded") < 120
+
+
+def test_a_dry_run_says_what_is_read_and_written_and_what_it_costs():
+    lines = list(dry_run(plan(find_root(), "quick", ["05"])))
+    text = "\n".join(lines)
+    assert "05_baselines" in lines and "reads   task arithmetic, teacher weak, student embedded" in text
+    assert "writes  executed/05_baselines.ipynb, ../_runs/quick/05_baselines" in text
+    assert "steps of 4 rows" in text and "estimated:" in text and "hours" not in text
+
+
+def test_what_is_not_at_hand_is_said(monkeypatch, tmp_path):
+    monkeypatch.setenv("NEGDISTILL_DATA", str(tmp_path))
+    row_tokens.cache_clear()
+    lines = list(dry_run(plan(find_root(), "paper", ["03"])))
+    assert any("not estimated: math needs MATH/train.jsonl" in line for line in lines)
+    with pytest.raises(ValueError, match="student must be at hand, or one of huggyllama/llama-7b"):
+        shape_of(str(tmp_path / "none"), settings("paper"))
+
+
+def test_nothing_is_loaded():
+    shape_of("huggyllama/llama-7b", settings("paper"))
+    assert SHAPES["huggyllama/llama-7b"].hidden_size == 4096
+    assert torch.get_default_device() == torch.device("cpu")
+
+
+def test_the_paper_on_real_data(data_dir, monkeypatch):
+    monkeypatch.setenv("NEGDISTILL_DATA", str(data_dir))
+    row_tokens.cache_clear()
+    text = "\n".join(dry_run(plan(find_root(), "paper", ["03"])))
+    assert "9,000 steps of 128 rows of about" in text and "hours at 300 TFLOP/s" in text
+
+
+def scale_table(profile, **given):
+    """The table of book/scale.md for a profile, from its dry run."""
+    names = "chapter|steps|rows a step|M tokens|answers|PFLOP|hours at 300 TFLOP/s|GiB|measured".split("|")
+    rows = [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
+    for job in plan(find_root(), profile):
+        if "recipe" in job.parameters:
+            known = {name: value for name, value in given.items() if name in job.parameters}
+            found = estimate(replace(job, parameters={**job.parameters, **known}))
+            numbers = f"{found.steps:,} | {found.rows} | {found.tokens / 1e6:,.1f} | {found.answers:,}"
+            rows.append(
+                f"| {job.name[:2]} | {numbers} | {found.flops / 1e15:,.0f} | "
+                f"{found.hours:.2g} | {found.gib:.1f} | |"
+            )
+    return "\n".join(rows)
+
+
+@pytest.mark.parametrize("profile", ["paper", "one-gpu"])
+def test_the_tables_of_the_page_are_what_a_dry_run_says(profile, data_dir, monkeypatch, tmp_path):
+    monkeypatch.setenv("NEGDISTILL_DATA", str(data_dir))
+    row_tokens.cache_clear()
+    given = {}
+    if profile == "one-gpu":  # no teacher has answered here: its length is that of the solutions
+        said = [Rationale(p.id, 0, p.solution, "gsm8k") for p in load_task("gsm8k").questions("train")]
+        write_records(tmp_path / "said.jsonl", said)
+        given = {"teacher": str(tmp_path / "said.jsonl"), "teachers": [str(tmp_path / "said.jsonl")]}
+    page = (find_root() / "book" / "scale.md").read_text("utf-8")
+    assert scale_table(profile, **given) in page, scale_table(profile, **given)

@@ -1,0 +1,87 @@
+"""Evidence: tables against counts, and files that say what they were made from."""
+
+import shutil
+
+import pandas as pd
+import pytest
+
+from negdistill.bookmaking.claims import claims_table, judge
+from negdistill.bookmaking.evidence import (
+    conditions,
+    digest,
+    figures,
+    refresh,
+    result_tables,
+    results_page,
+    uses,
+)
+from negdistill.data.tasks import load_task
+
+
+def test_uses_compare_with_the_same_student_without_wrong_answers(answered):
+    frame = pd.read_parquet(answered / "05_baselines.parquet").query("budget == 'best point'")
+    found = uses(answered).set_index(["method", "teacher"])
+    rate = frame.groupby(["teacher", "method"])["correct"].mean()
+    for teacher in ("weak", "strong"):
+        row = found.loc["as NAT's negative branch (NAT)", teacher]
+        assert row["difference"] == pytest.approx(rate[teacher, "NAT"] - rate[teacher, "NAT, empty branch"])
+        assert row["low"] <= row["difference"] <= row["high"]
+    assert found.index.get_level_values(0).nunique() == 8
+
+
+def test_conditions_hold_every_budget_size_level_and_ablation(answered):
+    frame = conditions(answered)
+    assert frame["kind"].unique().tolist() == ["budget", "questions", "level", "ablation"]
+    level = {problem.id: problem.level for problem in load_task("arithmetic").questions("test", 35, 0)}
+    answers = pd.read_parquet(answered / "05_baselines.parquet").query(
+        "teacher == 'strong' and budget == 'best point'"
+    )
+    hard = answers[answers["problem_id"].map(level) == 5].groupby("method")["correct"].mean()
+    rows = frame.set_index(["condition", "teacher", "against"])["difference"]
+    assert rows["level 5", "strong", "CoT KD"] == pytest.approx(hard["NAT"] - hard["CoT KD"])
+    few = pd.read_parquet(answered / "05_baselines.parquet").query("teacher == 'weak' and questions == 35")
+    few = few.groupby("method")["correct"].mean()
+    branch = "NAT, empty branch"
+    assert rows["35 questions", "weak", branch] == pytest.approx(few["NAT"] - few[branch])
+    assert ("rank 2", "weak", branch) not in rows.index and ("rank 2", "weak", "CoT KD") in rows.index
+
+
+def test_result_tables_hold_every_method_under_every_condition(answered):
+    tables = result_tables(answered)
+    for name, table in tables.items():
+        frame = pd.read_parquet(answered / f"{name}.parquet")
+        keys = [key for key in ("teacher", "variant", "set", "budget", "questions", "method") if key in frame]
+        accuracy = frame.groupby(keys)["correct"].mean()
+        pd.testing.assert_series_equal(
+            table.set_index(keys)["accuracy"].sort_index(), accuracy, check_names=False, check_exact=False
+        )
+        assert (table["difference"].isna() == (table["method"] == table["baseline"])).all()
+    assert set(tables["06_nce"]["baseline"]) == {"KD"}
+    votes = tables["07_asc"]
+    assert (votes["baseline"] == votes["student"] + ", SC").all()
+
+
+def test_refresh_writes_a_table_two_figures_and_a_file_for_every_chapter(answered, tmp_path):
+    book = tmp_path / "book"
+    shutil.copytree(answered, book / "executed")
+    page = "# Claims\n\n<!-- claims: begin -->\nold\n<!-- claims: end -->\n\nThe end.\n"
+    (book / "claims.md").write_text(page)
+    written = refresh(tmp_path)
+    assert all(path.is_file() for path in written)
+    expected = page.replace("old", claims_table(judge(answered)))
+    assert (book / "claims.md").read_text("utf-8") == expected
+    for name, (frame, _) in figures(uses(answered), conditions(answered)).items():
+        assert f"Description\0{digest(frame)}".encode() in (book / "_static" / name).read_bytes()
+    assert digest(uses(answered)) != digest(uses(answered).assign(difference=0.5))
+    names = sorted(path.name for path in (book / "tables").iterdir())
+    assert names == ["05_baselines.csv", "06_nce.csv", "07_asc.csv", "08_generalization.csv",
+                     "09_ablations.csv", "conditions.csv"]  # fmt: skip
+
+    text = results_page(book / "tables", {"06_nce.ipynb": "NCE"})
+    assert "## NCE\n\n{download}`06_nce.csv <tables/06_nce.csv>`" in text and "## Conditions" in text
+    table = pd.read_csv(book / "tables" / "06_nce.csv").set_index("method")
+    assert f"{100 * table.loc['KD', 'accuracy']:.1f} [" in text
+
+    (book / "claims.md").write_text("# Claims\n")
+    with pytest.raises(ValueError, match="must hold <!-- claims: begin --> and .* once; got 0"):
+        refresh(tmp_path)

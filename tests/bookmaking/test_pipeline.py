@@ -1,0 +1,310 @@
+"""Pipeline: tiny notebooks, really run through papermill; what runs again, and what failure leaves behind."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from negdistill.bookmaking.pipeline import run, status
+from negdistill.bookmaking.planning import Failure
+from negdistill.runs.folder import Manifest
+
+ONE = ["00_one"]
+BOTH = ["00_one", "01_two"]
+
+FIRST = """from negdistill.runs.folder import RunFolder
+folder = RunFolder.start(run_dir, parameters={"n": n}, seed=seed)
+with folder.create("numbers.txt") as path:
+    path.write_text(" ".join(map(str, range(n))))
+print("wrote", n)"""
+SECOND = """from pathlib import Path
+import tqdm.auto
+from huggingface_hub.utils import are_progress_bars_disabled
+assert are_progress_bars_disabled()
+from negdistill.runs.folder import RunFolder
+numbers = RunFolder.open(Path(run_dir).parent / "00_one").path("numbers.txt").read_text().split()
+RunFolder.start(run_dir)
+print("read", len(numbers))"""
+
+
+def notebook(name: str, parameters: str, code: str, needs: tuple[str, ...] = ()):
+    cells = [
+        new_markdown_cell(f"# {name}", id="title"),
+        new_code_cell(parameters, id="parameters", metadata={"tags": ["parameters"]}),
+        new_code_cell(code, id="work"),
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    metadata = {"kernelspec": kernel, **({"negdistill": {"needs": list(needs)}} if needs else {})}
+    return new_notebook(cells=cells, metadata=metadata)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory) -> Path:
+    """A repository of two notebooks, both run under quick."""
+    root = tmp_path_factory.mktemp("repository")
+    folder = root / "notebooks"
+    (folder / "profiles").mkdir(parents=True)
+    (folder / "profiles" / "smoke.yml").touch()
+    (folder / "profiles" / "quick.yml").write_text("00_one: {n: 5}\n")
+    (root / "negdistill").mkdir()
+    (root / "negdistill" / "module.py").write_text("x = 1\n")
+    (root / "constraints.txt").write_text("torch==2.13.0\n")
+    one = "n = 2  # numbers\nseed = 0\nrun_dir = '../_runs/smoke/00_one'"
+    nbformat.write(notebook("One", one, FIRST), folder / "00_one.ipynb")
+    two = notebook("Two", "run_dir = '../_runs/smoke/01_two'", SECOND, needs=("00_one",))
+    nbformat.write(two, folder / "01_two.ipynb")
+    assert runs(root) == BOTH
+    return root
+
+
+@pytest.fixture
+def root(ran, tmp_path) -> Path:
+    """A copy of it, to change."""
+    return Path(shutil.copytree(ran, tmp_path / "repository"))
+
+
+def runs(root: Path, profile: str = "quick", **options) -> list[str]:
+    """Run, and return the names of the notebooks that were executed."""
+    lines: list[str] = []
+    run(root, profile, say=lines.append, **options)
+    return [line.split(":")[0] for line in lines if ": running (" in line]
+
+
+def executed(root: Path, name: str, profile: str = "quick"):
+    return nbformat.read(root / "_build" / profile / "executed" / f"{name}.ipynb", as_version=4)
+
+
+def text(book) -> str:
+    return "".join(output.text for cell in book.cells for output in cell.get("outputs", []))
+
+
+def states(root: Path) -> dict[str, str]:
+    return {name: ", ".join(why) for name, why, _ in status(root, "quick")}
+
+
+def edit(path: Path, cell: int, source: str) -> None:
+    book = nbformat.read(path, as_version=4)
+    book.cells[cell].source = source
+    nbformat.write(book, path)
+
+
+# --- one run ------------------------------------------------------------------------------------------
+
+
+def test_parameters_reach_the_notebook_and_artefacts_the_next(ran):
+    assert text(executed(ran, "00_one")) == "wrote 5\n"
+    assert text(executed(ran, "01_two")) == "read 5\n"
+    assert (ran / "_runs" / "quick" / "00_one" / "numbers.txt").read_text() == "0 1 2 3 4"
+
+
+def test_the_executed_notebook_carries_its_provenance(ran):
+    made = Manifest.from_dict(executed(ran, "00_one").metadata["negdistill"]["manifest"])
+    assert set(made.inputs) == {"notebook", "package", "constraints", "data"}
+    assert made.parameters == {"n": 5, "seed": 0, "run_dir": "../_runs/quick/00_one"}
+    assert made.seed == 0 and set(made.artifacts) == {"numbers.txt"}
+    assert 0 < made.seconds < 120 and made.machine["cores"] >= 1 and "torch" in made.versions
+    assert "00_one" in executed(ran, "01_two").metadata["negdistill"]["manifest"]["inputs"]
+
+
+def test_no_path_of_this_machine_is_kept(ran):
+    for path in (ran / "_build" / "quick" / "executed").iterdir():
+        assert str(ran) not in path.read_text() and "papermill" not in nbformat.read(path, 4).metadata
+
+
+def test_nothing_changed_runs_nothing(root):
+    before = {path: path.stat().st_mtime_ns for path in (root / "_build" / "quick" / "executed").iterdir()}
+    assert set(states(root).values()) == {""}
+    assert runs(root) == []
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+# --- what makes it run again --------------------------------------------------------------------------
+
+
+def test_prose_runs_nothing_and_reaches_the_executed_notebook(root):
+    edit(root / "notebooks" / "00_one.ipynb", 0, "# Another title")
+    assert runs(root) == []
+    book = executed(root, "00_one")
+    assert book.cells[0].source == "# Another title" and text(book) == "wrote 5\n"
+    assert [cell.metadata.get("tags") for cell in book.cells[1:3]] == [
+        ["parameters"],
+        ["injected-parameters"],
+    ]
+
+
+def test_a_changed_parameter_runs_it_and_what_reads_its_artefacts(root):
+    (root / "notebooks" / "profiles" / "quick.yml").write_text("00_one: {n: 6}\n")
+    assert states(root) == {"00_one": "parameters changed", "01_two": "00_one out of date"}
+    assert runs(root) == BOTH
+    assert text(executed(root, "01_two")) == "read 6\n"
+
+
+def test_the_command_line_changes_a_parameter(root):
+    assert runs(root, only=["00"], overrides={"n": 7}) == ONE
+    assert text(executed(root, "00_one")) == "wrote 7\n"
+    assert states(root) == {"00_one": "parameters changed", "01_two": "00_one changed"}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda root: (root / "negdistill" / "module.py").write_text("x = 2\n"), "package changed"),
+        (lambda root: (root / "negdistill" / "data.json").write_text("{}"), "package changed"),
+        (lambda root: (root / "constraints.txt").write_text("torch==2.14.0\n"), "constraints changed"),
+        (lambda root: edit(root / "notebooks" / "00_one.ipynb", 2, FIRST + "\n1"), "notebook changed"),
+        (
+            lambda root: (root / "_runs/quick/00_one/numbers.txt").write_text("0"),
+            "artefact numbers.txt changed",
+        ),
+        (lambda root: (root / "_build/quick/executed/00_one.ipynb").write_text("{"), "never run"),
+    ],
+)
+def test_what_a_notebook_depends_on(root, change, why):
+    change(root)
+    assert states(root)["00_one"] == why
+    assert states(root)["01_two"] in ("00_one out of date", "00_one changed", why)
+
+
+def test_new_data_counts_at_quick_scale_only(root, monkeypatch):
+    assert runs(root, "smoke") == BOTH
+    (root / "data" / "SVAMP").mkdir(parents=True)
+    (root / "data" / "SVAMP" / "SVAMP.json").write_text("[]")
+    monkeypatch.setenv("NEGDISTILL_DATA", str(root / "data"))
+    assert states(root)["00_one"] == "data changed"
+    assert runs(root, "smoke") == []
+
+
+def test_a_rerun_with_the_same_results_stops_there(root):
+    assert runs(root, only=["00"], force=True) == ONE
+    assert states(root) == {"00_one": "", "01_two": ""}
+
+
+def test_lost_artefacts_are_made_again_when_somebody_reads_them(root):
+    shutil.rmtree(root / "_runs")
+    assert states(root) == {"00_one": "", "01_two": ""}
+    assert runs(root) == []
+    edit(root / "notebooks" / "01_two.ipynb", 2, SECOND + "\n1")
+    assert states(root) == {"00_one": "artefacts missing", "01_two": "notebook changed"}
+    assert runs(root, only=["01"]) == BOTH
+
+
+# --- smoke --------------------------------------------------------------------------------------------
+
+
+def test_smoke_writes_outputs_back_and_nothing_else(root):
+    path = root / "notebooks" / "00_one.ipynb"
+    before = nbformat.read(path, as_version=4)
+    assert runs(root, "smoke", only=["00"]) == ONE
+    after = nbformat.read(path, as_version=4)
+    assert text(after) == "wrote 2\n" and [cell.get("execution_count") for cell in after.cells] == [
+        None,
+        1,
+        2,
+    ]
+    assert (
+        set(after.metadata) == {"kernelspec", "language_info"}
+        and "version" not in after.metadata.language_info
+    )
+    for old, new in zip(before.cells, after.cells, strict=True):
+        assert (old.source, old.metadata, old.id) == (new.source, new.metadata, new.id)
+
+    bytes_before = path.read_bytes()
+    assert runs(root, "smoke", only=["00"]) == []
+    assert runs(root, "smoke", only=["00"], overrides={"n": 3}) == ONE
+    assert path.read_bytes() == bytes_before
+
+
+def test_smoke_runs_on_one_thread_without_gpu(root, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    names = "('OMP_NUM_THREADS', 'CUDA_VISIBLE_DEVICES')"
+    code = f"import os\nprint([os.environ[name] for name in {names}], os.getcwd())"
+    nbformat.write(notebook("One", "n = 1", code), root / "notebooks" / "00_one.ipynb")
+    runs(root, "smoke", only=["00"])
+    assert text(executed(root, "00_one", "smoke")) == f"['1', ''] {root / 'notebooks'}\n"
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+
+
+# --- failure ------------------------------------------------------------------------------------------
+
+
+def test_a_failing_notebook_keeps_its_banner_and_stops_the_run(root):
+    edit(root / "notebooks" / "00_one.ipynb", 2, "print('so far')\nassert n == 2, 'because'")
+    with pytest.raises(
+        Failure, match=r"(?s)00_one failed.*assert n == 2.*AssertionError: because.*failed.ipynb"
+    ):
+        runs(root)
+    folder = root / "_build" / "quick" / "executed"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "00_one.failed.ipynb",
+        "00_one.ipynb",
+        "01_two.ipynb",
+    ]
+    failed = nbformat.read(folder / "00_one.failed.ipynb", as_version=4)
+    assert "An Exception was encountered" in failed.cells[0].source and "color:red" in failed.cells[0].source
+    assert states(root)["00_one"] == "notebook changed"
+
+    edit(root / "notebooks" / "00_one.ipynb", 2, FIRST)
+    assert runs(root) == []  # the result of before the edit is still there
+    assert runs(root, only=["00"], force=True) == ONE
+    assert sorted(path.name for path in folder.iterdir()) == ["00_one.ipynb", "01_two.ipynb"]
+
+
+def test_a_dying_kernel_is_a_failure(root):
+    edit(root / "notebooks" / "00_one.ipynb", 2, "import os\nos._exit(1)")
+    with pytest.raises(Failure, match=r"(?s)00_one failed.*Kernel died.*failed.ipynb"):
+        runs(root)
+
+
+def command(root: Path, *arguments: str, **options) -> subprocess.Popen:
+    line = [sys.executable, "-P", "-m", "negdistill", *arguments]
+    return subprocess.Popen(line, cwd=root, stdout=subprocess.PIPE, text=True, **options)
+
+
+def test_killed_at_any_moment_and_run_again(root):
+    slow = "import time\nfrom pathlib import Path\ngo = Path('go')\nPath('began').touch()"
+    wait = "\nwhile not go.exists():\n    time.sleep(0.05)\n"
+    edit(root / "notebooks" / "01_two.ipynb", 2, slow + wait + SECOND)
+    edit(root / "notebooks" / "00_one.ipynb", 2, FIRST + "\nprint('new')")
+    process = command(root, "run", "--profile", "quick")
+    while not (root / "notebooks" / "began").exists():
+        assert process.poll() is None
+    with pytest.raises(ValueError, match="profile quick is being run by another process; wait for it to end"):
+        runs(root)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+    assert states(root) == {"00_one": "", "01_two": "00_one changed, notebook changed"}
+    assert text(executed(root, "01_two")) == "read 5\n"  # the result of before, not half of the new one
+    (root / "notebooks" / "go").touch()
+    assert runs(root) == ["01_two"]
+    assert states(root) == {"00_one": "", "01_two": ""}
+    assert not list((root / "_build" / "quick" / "executed").glob(".*"))
+
+
+def test_the_command_line_says_what_happened(root):
+    edit(root / "notebooks" / "01_two.ipynb", 2, "1 / 0")
+    process = command(root, "run", "--only", "01", stderr=subprocess.PIPE)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert out == "00_one: up to date\n01_two: running (notebook changed)\n"
+    assert "error: 01_two failed" in err and "ZeroDivisionError: division by zero" in err
+    assert "negdistill/pipeline.py" not in err  # the notebook's traceback, not ours
+
+    process = command(root, "run", "-p", "m=1", stderr=subprocess.PIPE)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "")
+    assert err == "error: parameter of -p must be one of n, run_dir, seed; got 'm'\n"
+
+    process = command(root, "status")
+    out, _ = process.communicate(timeout=60)
+    lines = [line.split() for line in out.splitlines()]
+    assert process.returncode == 0 and lines[0] == ["quick"] and lines[3] == ["smoke"]
+    assert lines[1][0] == "00_one" and lines[1][2:] == ["s", "up", "to", "date"]
+    assert lines[4:] == [["00_one", "never", "run"], ["01_two", "never", "run"]]

@@ -1,0 +1,323 @@
+"""Greedy answers against a loop without cache or batches."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import pandas as pd
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from negdistill.bookmaking.tables import accuracy_table, method_table
+from negdistill.data import arithmetic
+from negdistill.data.prompts import format_prompt
+from negdistill.data.records import Problem, Rationale
+from negdistill.data.tasks import load_task
+from negdistill.inference.evaluate import Follow, evaluate, predictions
+from negdistill.inference.panel import sampled
+from negdistill.inference.sample import sample
+from negdistill.method.nat import attach, detach, view
+from negdistill.method.nat_unit import NATConfig
+from negdistill.training.batching import Example, real_text_tokenizer
+from negdistill.training.dataset import taught, training_set
+from negdistill.training.fit import adapted, fit
+from negdistill.training.loop import TrainConfig, train
+from negdistill.training.settings import settings
+from negdistill.training.students import Student
+
+TOKENIZER = arithmetic.tokenizer()
+CONTEXT = 128
+
+
+class Tiny(NamedTuple):
+    model: torch.nn.Module
+    tokenizer: object
+
+
+def llama(seed=0):
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(TOKENIZER),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+    )
+    return Tiny(LlamaForCausalLM(config).double().eval(), TOKENIZER)
+
+
+PROBLEMS = [
+    replace(problem, level=place % 3) for place, problem in enumerate(arithmetic.generate("test", 8, 0))
+]
+ANSWERS = [
+    *(f"That makes \\boxed{{{problem.answer}}}." for problem in PROBLEMS[:4]),
+    "The answer is \\boxed{777}.",  # wrong
+    f"The answer is {PROBLEMS[5].answer}.",  # right for the lenient rule only
+    f"\\boxed{{{PROBLEMS[6].answer}}}\n\nProblem:\nThat makes \\boxed{{5}}",  # goes on to a next problem
+    "There are 3 and 4",  # no answer at all
+]
+
+
+@pytest.fixture(scope="module")
+def student():
+    """A model that knows one answer to each problem by heart."""
+    made = llama()
+    examples = [
+        Example(p.id, format_prompt(p.question), text) for p, text in zip(PROBLEMS, ANSWERS, strict=True)
+    ]
+    train(made.model, TOKENIZER, examples, TrainConfig(max_steps=120, lr=1e-2, batch_size=8, progress=False))
+    return made
+
+
+@torch.no_grad()
+def loop(student, prompt, limit):
+    """One prompt, one token at a time, the whole text again for each."""
+    ids = TOKENIZER(prompt)["input_ids"]
+    found = []
+    while len(found) < limit and len(ids) + len(found) < CONTEXT:
+        found.append(int(student.model(torch.tensor([ids + found])).logits[0, -1].argmax()))
+        if found[-1] == TOKENIZER.eos_token_id:
+            break
+    return found
+
+
+def text_of(ids):
+    return TOKENIZER.decode(ids, skip_special_tokens=True)
+
+
+# --- answers ------------------------------------------------------------------------------------------
+
+
+def test_known_answers_are_given_and_graded(student):
+    frame = evaluate(student, PROBLEMS)
+    assert list(frame.columns) == ["problem_id", "subject", "level", "text", "answer", "correct"]
+    assert frame["problem_id"].tolist() == [p.id for p in PROBLEMS]
+    assert frame["subject"].tolist() == [p.subject for p in PROBLEMS]
+    assert frame["level"].tolist() == [p.level for p in PROBLEMS]
+    wanted = [text.partition("\n\n")[0] for text in ANSWERS]
+    assert frame["text"].tolist() == wanted
+    assert frame["correct"].tolist() == [True] * 4 + [False, False, True, False]
+    assert frame["answer"].tolist() == [
+        *(p.answer for p in PROBLEMS[:4]),
+        *("777", None, PROBLEMS[6].answer, None),
+    ]
+
+
+def test_rules_are_those_of_grade(student):
+    frame = evaluate(student, PROBLEMS, extract="lenient")
+    assert frame["correct"].tolist() == [True] * 4 + [False, True, True, False]
+    assert frame["answer"].tolist()[7] == "4"
+    with pytest.raises(ValueError, match="extract must be one of boxed, lenient, choice, text; got 'box'"):
+        evaluate(student, PROBLEMS, extract="box")
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_batches_equal_the_loop(batch_size):
+    """An untrained model, whose answers are long and never the same."""
+    student = llama(seed=1)
+    for parameter in student.model.parameters():
+        parameter.data *= 10 if parameter.ndim > 1 else 1
+    frame = evaluate(student, PROBLEMS, batch_size=batch_size, max_new_tokens=20)
+    expected = [loop(student, format_prompt(p.question), 20) for p in PROBLEMS]
+    assert frame["text"].tolist() == [text_of(ids).rstrip() for ids in expected]
+    assert len({tuple(ids) for ids in expected}) == len(PROBLEMS)
+    assert frame.attrs["tokens"] == sum(map(len, expected))
+    assert frame.attrs["prompt_tokens"] == sum(
+        len(TOKENIZER(format_prompt(p.question))["input_ids"]) for p in PROBLEMS
+    )
+    assert frame.attrs["seconds"] > 0
+
+
+def test_rows_end_at_their_own_end_of_text(student):
+    frame = evaluate(student, PROBLEMS, max_new_tokens=60)
+    expected = [loop(student, format_prompt(p.question), 60) for p in PROBLEMS]
+    assert all(ids[-1] == TOKENIZER.eos_token_id for ids in expected)
+    assert len(set(map(len, expected))) > 2
+    assert frame.attrs["tokens"] == sum(map(len, expected))
+    pd.testing.assert_frame_equal(evaluate(student, PROBLEMS, batch_size=3, max_new_tokens=60), frame)
+
+
+def test_the_order_of_problems_is_kept(student):
+    order = [5, 2, 7, 0, 6, 1, 4, 3]
+    frame = evaluate(student, PROBLEMS).iloc[order].reset_index(drop=True)
+    shuffled = evaluate(student, [PROBLEMS[i] for i in order], batch_size=3)
+    pd.testing.assert_frame_equal(frame, shuffled)
+
+
+def test_an_answer_may_be_cut_by_its_limit_and_by_the_context(student):
+    frame = evaluate(student, PROBLEMS, max_new_tokens=2)
+    assert frame.attrs["tokens"] == 2 * len(PROBLEMS) and not frame["correct"].any()
+    rest = len(TOKENIZER(format_prompt(""))["input_ids"])
+    long = replace(PROBLEMS[0], question="3" * (CONTEXT - 3 - rest))
+    length = len(TOKENIZER(format_prompt(long.question))["input_ids"])
+    assert length == CONTEXT - 3
+    alone = evaluate(student, [long])
+    assert 0 < alone.attrs["tokens"] <= 3
+    both = evaluate(student, [PROBLEMS[4], long])  # a long neighbour shortens no answer
+    assert both["text"].tolist() == [ANSWERS[4], alone["text"].item()]
+
+
+def test_the_models_own_sampling_habits_are_ignored_and_kept(student):
+    plain = evaluate(student, PROBLEMS)
+    own = student.model.generation_config
+    own.do_sample, own.temperature, own.repetition_penalty = True, 5.0, 9.0
+    try:
+        pd.testing.assert_frame_equal(evaluate(student, PROBLEMS), plain)
+        assert student.model.generation_config is own and own.temperature == 5.0
+    finally:
+        own.do_sample, own.temperature, own.repetition_penalty = False, 1.0, 1.0
+
+
+def test_the_mode_of_the_model_is_kept(student):
+    student.model.train()
+    evaluate(student, PROBLEMS[:1], max_new_tokens=1)
+    assert student.model.training
+    student.model.eval()
+    evaluate(student, PROBLEMS[:1], max_new_tokens=1)
+    assert not student.model.training
+
+
+def test_a_prefix_stands_before_every_prompt(student):
+    prefix = "Problem:\n3 + 4\nSolution:\n7\n\n"
+    frame = evaluate(student, PROBLEMS[:3], prefix=prefix, max_new_tokens=9)
+    texts = [text_of(loop(student, prefix + format_prompt(p.question), 9)) for p in PROBLEMS[:3]]
+    assert frame["text"].tolist() == [text.partition("\nProblem:")[0].rstrip() for text in texts]
+
+
+def test_views_of_nat(student):
+    plain = evaluate(student, PROBLEMS)
+    attach(student.model, NATConfig(unit_dim=4))
+    try:
+        with pytest.raises(ValueError, match="the view 'nat' was never trained"):
+            evaluate(student, PROBLEMS)
+        with pytest.raises(ValueError, match="the view 'pos' was never trained"):
+            evaluate(student, PROBLEMS, view="pos")
+        with pytest.raises(ValueError, match="view must be one of base, pos, neg, nat; got 'net'"):
+            evaluate(student, PROBLEMS, view="net")
+        pd.testing.assert_frame_equal(evaluate(student, PROBLEMS, view="base"), plain)
+        for layer in student.model.modules():
+            if hasattr(layer, "value_out"):
+                torch.nn.init.normal_(layer.value_out.weight)
+        with view(student.model, "base"):  # the argument decides, not the view that holds
+            changed = evaluate(student, PROBLEMS, max_new_tokens=9)
+        assert changed["text"].tolist() != [text[:9] for text in plain["text"]]
+        texts = [text_of(loop(student, format_prompt(p.question), 9)) for p in PROBLEMS]
+        assert changed["text"].tolist() == [text.partition("\nProblem:")[0].rstrip() for text in texts]
+    finally:
+        detach(student.model)
+    with pytest.raises(ValueError, match="the model carries no NAT"):
+        evaluate(student, PROBLEMS, view="nat")
+
+
+def test_bad_calls_are_refused(student):
+    with pytest.raises(ValueError, match="problems must not be empty"):
+        evaluate(student, [])
+    for name in ("batch_size", "max_new_tokens"):
+        with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"):
+            evaluate(student, PROBLEMS, **{name: 0})
+    long = replace(PROBLEMS[0], id="long", question="3" * 200)
+    with pytest.raises(
+        ValueError, match=r"prompt 'long' takes \d+ tokens, the context holds 128; shorten it"
+    ):
+        evaluate(student, [PROBLEMS[1], long])
+    with pytest.raises(ValueError, match="problems must have distinct ids"):
+        evaluate(student, [*PROBLEMS, PROBLEMS[0]], max_new_tokens=1)
+    with pytest.raises(ValueError, match="preset must be one of fixed, faithful; got 'x'"):
+        evaluate(student, PROBLEMS, preset="x")
+
+
+# --- fits ---------------------------------------------------------------------------------------------
+
+DATA_PROBLEMS = arithmetic.generate("train", 6, seed=0)
+CONFIG = settings(epochs=2, batch_size=8, progress=False, shots=1, unit_dim=4)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return training_set(DATA_PROBLEMS, arithmetic.teach(DATA_PROBLEMS, n=4))
+
+
+def test_predictions_of_fits_and_along_a_path(student, data, tmp_path):
+    follow = Follow({"valid": PROBLEMS[:3], "test": PROBLEMS}, options={"max_new_tokens": 6})
+    fits = [
+        fit(name, student, data, CONFIG, tmp_path, on_epoch=follow) for name in ("CoT KD", "NAT", "Few-shot")
+    ]
+    frame = predictions(student, fits, PROBLEMS, max_new_tokens=6)
+    assert frame.groupby("method", sort=False).size().to_dict() == {"CoT KD": 8, "NAT": 8, "Few-shot": 8}
+    for one in fits:
+        part = frame[frame["method"] == one.method]
+        for name, value in one.columns().items():
+            assert set(part[name]) == {value}
+        if one.method == "Few-shot":
+            expected = evaluate(student, PROBLEMS, max_new_tokens=6, prefix=one.prefix)
+            assert part["text"].tolist() == expected["text"].tolist()
+            assert one.path is None
+            continue
+        assert one.path.groupby(["epoch", "split"]).size().to_dict() == {
+            (1, "test"): 8,
+            (1, "valid"): 3,
+            (2, "test"): 8,
+            (2, "valid"): 3,
+        }
+        last = one.path[(one.path["epoch"] == 2) & (one.path["split"] == "test")]
+        assert last["correct"].tolist() == part["correct"].tolist()
+        assert last["level"].tolist() == part["level"].tolist()
+        assert set(last["steps"]) == {one.total_steps}
+
+
+def test_follow_waits_and_has_a_key(student):
+    follow = Follow({"valid": PROBLEMS[:2]}, every=3, options={"max_new_tokens": 1})
+    assert [follow(student, epoch) is None for epoch in (1, 2, 3, 4, 6)] == [True, True, False, True, False]
+    names = ["problem_id", "subject", "level", "answer", "correct", "split"]
+    assert list(follow(student, 3).columns) == names
+    assert list(replace(follow, last=4)(student, 4).columns) == names
+    same = Follow({"valid": list(PROBLEMS[:2])}, every=3, options={"max_new_tokens": 1})
+    others = [
+        replace(same, every=2),
+        replace(same, last=4),
+        replace(same, options={}),
+        replace(same, sets={"valid": PROBLEMS[:1]}),
+    ]
+    assert follow.key == same.key and len({follow.key, *(other.key for other in others)}) == 5
+    with pytest.raises(ValueError, match="every must be at least 1; got 0"):
+        Follow({}, every=0)
+
+
+def test_problems_may_lack_subject_and_level(student):
+    bare = [Problem("1", "3 + 4", "7", "7", "", None, "svamp")]
+    frame = evaluate(student, bare, max_new_tokens=2)
+    assert frame["level"].isna().all() and accuracy_table(frame, "level")["questions"].tolist() == [1]
+
+
+def test_real_questions_of_another_kind_pass_through_the_same_calls(data_dir, monkeypatch, tmp_path):
+    """A student that knows nothing: what is right here is right by chance, and no result."""
+    monkeypatch.setenv("NEGDISTILL_DATA", str(data_dir))
+    task = load_task("math")
+    data = taught(task, "tdg-gpt-3.5-turbo", questions=20, samples=4)
+    tokenizer = real_text_tokenizer([one.text for one in data.positives + data.negatives], vocab_size=500)
+    torch.manual_seed(0)
+    config = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config |= {"vocab_size": len(tokenizer), "max_position_embeddings": 2048}
+    made = Student(LlamaForCausalLM(LlamaConfig(**config)).eval(), tokenizer)
+    at = settings(max_steps=2, batch_size=4, progress=False)
+    fits = [fit(name, made, data, at, tmp_path) for name in ("CoT KD", "NAT")]
+    assert set(task.shifted) == {"gsm8k", "asdiv", "multiarith", "svamp"}
+    for name, other in task.shifted.items():
+        problems = other.questions("test", 8)
+        frame = predictions(made, fits, problems, max_new_tokens=24, **other.grading)
+        assert frame.groupby("method")["problem_id"].agg(list).eq([[p.id for p in problems]] * 2).all()
+        table = method_table(frame)
+        assert list(table.index) == ["CoT KD", "NAT"] and table["accuracy"].between(0, 1).all()
+        by_subject = accuracy_table(frame, "subject")
+        assert by_subject.groupby("method")["questions"].sum().eq(8).all()
+        prompts = {problem.id: format_prompt(problem.question) for problem in problems}
+        with adapted(made, fits[1]) as student:
+            drawn = sample(student, prompts, 4, max_new_tokens=24, progress=False)
+        panel = sampled(problems, drawn, **other.grading)
+        assert panel.group.shape == (8, 4) and (panel.elected() <= panel.right.any(axis=1)).all()
+        right = [
+            Rationale(p.id, 0, f"So it is {p.answer}. The answer is {p.answer}.", "key") for p in problems
+        ]
+        assert sampled(problems, right, **other.grading).elected().all(), name

@@ -1,0 +1,176 @@
+"""Two processes share samples and teachers of the embedded student, against one process."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from negdistill.data import arithmetic
+from negdistill.data.formats import read_records
+from negdistill.data.prompts import format_prompt
+from negdistill.data.records import Sample
+from negdistill.inference.engine import Engine
+from negdistill.inference.sample import sample
+from negdistill.method.nat import attach
+from negdistill.runs.digests import digest_tree
+from negdistill.runs.folder import MANIFEST, RunFolder
+from negdistill.runs.processes import SharedFolder, all_gather, processes, shard
+from negdistill.training import teacher_cache as nce
+from negdistill.training.batching import Example, encode, pad_id
+from negdistill.training.settings import EMBEDDED
+from negdistill.training.students import Student, load_student
+from negdistill.training.teacher_cache import teacher_cache
+
+ROOT = Path(__file__).parents[2]
+PROBLEMS = arithmetic.generate("train", 10, seed=0)
+PROMPTS = {problem.id: format_prompt(problem.question) for problem in PROBLEMS}
+DRAW = {"n": 3, "max_new_tokens": 6, "batch_size": 1, "progress": False}  # two or three prompts a wave
+
+
+def with_nat() -> Student:
+    student = load_student("embedded", device="cpu")
+    attach(student.model, EMBEDDED)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in student.model.named_parameters():
+            if any(part in name for part in ("lora_", "query", "key.", "value_")):
+                parameter.normal_(std=0.05)
+    return student
+
+
+def cached(student: Student, folder: Path) -> nce.TeacherCache:
+    examples = [
+        Example(one.problem_id, PROMPTS[one.problem_id], one.text) for one in arithmetic.teach(PROBLEMS, n=1)
+    ]
+    rows = encode(examples, student.tokenizer, 512)
+    return teacher_cache(student.model, rows, pad_id(student.tokenizer), folder, batch_size=2, progress=False)
+
+
+def everything(folder: Path, interrupt: bool) -> dict:
+    """Samples with and without a folder, and the cache; with `interrupt` both folders are begun before."""
+    torch.set_num_threads(1)
+    nce.SHARD = 2
+    student, counts = with_nat(), {}
+    run, save = Engine.run, nce.save_file
+
+    def counting(what: str, function, most: int):
+        def counted(*arguments):
+            counts[what] = counts.get(what, 0) + 1
+            if counts[what] > most:
+                raise KeyboardInterrupt
+            return function(*arguments)
+
+        return counted
+
+    if interrupt:
+        Engine.run, nce.save_file = counting("waves cut", run, 1), counting("shards cut", save, 1)
+        for begun in (
+            lambda: sample(student, PROMPTS, **DRAW, out_dir=folder / "samples"),
+            lambda: cached(student, folder / "cache"),
+        ):
+            try:
+                begun()
+            except KeyboardInterrupt:
+                processes().wait_for_everyone()
+        counts["left"] = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+        processes().wait_for_everyone()
+    Engine.run, nce.save_file = counting("waves", run, 99), counting("shards", save, 99)
+    kept = sample(student, PROMPTS, **DRAW, out_dir=folder / "samples")
+    cache = cached(student, folder / "cache")
+    Engine.run, nce.save_file = run, save
+    free = sample(student, PROMPTS, **DRAW)
+    again = sample(student, PROMPTS, **DRAW, out_dir=folder / "samples")
+    return {
+        "counts": counts,
+        "kept": [asdict(one) for one in kept],
+        "free": [asdict(one) for one in free],
+        "again": kept == again,
+        "beta": cache.beta.tolist(),
+        "key": cache.key,
+        "device": str(processes().device),
+    }
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("processes")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    own["ACCELERATE_USE_CPU"] = "true"  # what `accelerate launch --cpu` sets
+    command = [sys.executable, *torchrun, __file__, str(folder)]
+    subprocess.run(command, env=os.environ | own, check=True, capture_output=True, timeout=600)
+    threads, shard = torch.get_num_threads(), nce.SHARD
+    found = {name: json.loads((folder / name).read_text()) for name in ("0", "1")}
+    found |= {"one": json.loads(json.dumps(everything(folder / "one", False))), "folder": folder}
+    torch.set_num_threads(threads)
+    nce.SHARD = shard
+    return found
+
+
+def same(samples: list[dict], others: list[dict]) -> bool:
+    for one, other in zip(samples, others, strict=True):
+        one, other = dict(one), dict(other)
+        if one.pop("log_prob") != pytest.approx(other.pop("log_prob"), abs=1e-4) or one != other:
+            return False
+    return True
+
+
+def test_both_have_the_samples_of_one(results):
+    one, first, second = (results[name] for name in ("one", "0", "1"))
+    assert len(one["kept"]) == 30 and same(one["kept"], one["free"])
+    for two in (first, second):
+        assert same(two["kept"], one["kept"]) and same(two["free"], one["free"]) and two["again"]
+    assert first["kept"] == second["kept"] and first["free"] == second["free"]
+
+
+def test_one_file_is_left(results):
+    for name in ("one", "two"):
+        folder = results["folder"] / name / "samples"
+        assert sorted(path.name for path in folder.iterdir()) == [MANIFEST, "samples.jsonl"]
+    stored = read_records(folder / "samples.jsonl", Sample)
+    assert json.loads(json.dumps([asdict(one) for one in stored])) == results["0"]["kept"]
+    one, two = (RunFolder.open(results["folder"] / name / "samples").manifest for name in ("one", "two"))
+    assert one.key == two.key
+
+
+def test_the_work_was_shared_and_nothing_was_done_twice(results):
+    one, first, second = (results[name]["counts"] for name in ("one", "0", "1"))
+    assert one == {"waves": 5, "shards": 5}
+    for two in (first, second):
+        assert {"samples/process-1/wave-00001.jsonl", "cache/process-1/00001.safetensors"} <= set(two["left"])
+        assert two["waves cut"] == two["shards cut"] == 2  # the second was cut off
+        assert 1 <= two["waves"] <= 2 and 1 <= two["shards"] <= 2
+    assert first["shards"] + second["shards"] == 3
+
+
+def test_the_cache_is_that_of_one_bit_for_bit(results):
+    trees = [digest_tree(results["folder"] / name / "cache") for name in ("one", "two")]
+    for tree in trees:
+        del tree[MANIFEST]  # holds seconds
+    assert trees[0] == trees[1] and len(trees[0]) == 5
+    assert results["0"]["beta"] == results["1"]["beta"] == results["one"]["beta"]
+    assert results["0"]["key"] == results["1"]["key"] == results["one"]["key"]
+    assert "log_probs" in load_file(results["folder"] / "two/cache/00000.safetensors")
+
+
+def test_a_process_alone_has_all_of_it(tmp_path):
+    assert shard([1, 2, 3]) == all_gather([1, 2, 3]) == [1, 2, 3]
+    shared = SharedFolder(tmp_path, lambda folder: RunFolder.start(folder))
+    with shared.own.create("a.txt") as path:
+        path.write_text("a")
+    assert shared.own is shared.run is shared.collect() and digest_tree(tmp_path).keys() == {
+        "a.txt",
+        MANIFEST,
+    }
+
+
+if __name__ == "__main__":  # what the tests above run in processes of their own
+    out = Path(sys.argv[1])
+    made = everything(out / "two", True)
+    (out / str(processes().process_index)).write_text(json.dumps(made))

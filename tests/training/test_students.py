@@ -1,0 +1,208 @@
+"""The embedded student knows single operations and not the task; any causal LM of transformers loads."""
+
+import importlib.util
+import json
+import random
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from transformers import GPT2Config, LlamaConfig, Qwen2Config
+
+from negdistill.data.answers import final_answer
+from negdistill.data.arithmetic import tokenizer
+from negdistill.data.arithmetic_world import calculate, generate
+from negdistill.data.prompts import format_prompt
+from negdistill.runs.digests import digest_weights
+from negdistill.training import students
+from negdistill.training.adapters import lora, nat_lora
+from negdistill.training.batching import Example
+from negdistill.training.loop import TrainConfig, train
+from negdistill.training.settings import EMBEDDED
+from negdistill.training.students import load_student, new_student
+
+CONFIGS = {
+    "GPT2LMHeadModel": GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=64),
+    "LlamaForCausalLM": LlamaConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    ),
+    "Qwen2ForCausalLM": Qwen2Config(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def student():
+    return load_student(device="cpu")
+
+
+def continuations(student, prompts: list[str], tokens: int) -> list[str]:
+    """Greedy continuations, by the generation of transformers."""
+    rows = student.tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
+    out = student.model.generate(
+        input_ids=rows["input_ids"],
+        attention_mask=rows["attention_mask"],
+        max_new_tokens=tokens,
+        do_sample=False,
+        pad_token_id=student.tokenizer.pad_token_id,
+    )
+    return student.tokenizer.batch_decode(out[:, rows["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def test_the_embedded_student_is_the_declared_one(student):
+    config = student.model.config
+    assert (config.model_type, config.num_hidden_layers, config.hidden_size) == ("llama", 4, 128)
+    assert config.max_position_embeddings == student.tokenizer.model_max_length == 512
+    assert 800_000 < student.model.num_parameters() < 1_000_000
+    assert student.model.dtype == torch.float32 and not student.model.training
+    assert config._attn_implementation == "sdpa"
+    again = tokenizer()
+    text = "Problem:\nZoe owns 17 zebras.\nSolution:\n\\boxed{17}"
+    assert student.tokenizer(text)["input_ids"] == again(text)["input_ids"]
+    assert len(student.tokenizer) == len(again) == config.vocab_size
+
+
+def test_the_embedded_files_are_small_and_safe():
+    from importlib.resources import files
+
+    sizes = {file.name: file.stat().st_size for file in (files("negdistill.data") / "embedded").iterdir()}
+    assert {
+        "README.md",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    } <= sizes.keys()
+    assert sum(sizes.values()) <= 8 * 2**20
+    assert all(name.endswith((".md", ".json", ".safetensors")) for name in sizes)
+
+
+def test_single_operations_are_right(student):
+    """1,600 drawn from every true equation on 0..199: 99 % right, and no operation much worse."""
+    facts = [(a, op, b) for op in "+-*/" for a in range(200) for b in range(200)]
+    facts = [fact for fact in facts if calculate(*fact) is not None]
+    rng = random.Random(0)
+    asked = rng.sample(facts, 1600)
+    for op in "*/":  # a few of a hundred facts
+        asked += rng.sample([fact for fact in facts if fact[1] == op], 200)
+    said = continuations(student, [f"{a} {op} {b} = " for a, op, b in asked], 4)
+    right = [text.split(".")[0] == str(calculate(*fact)) for fact, text in zip(asked, said, strict=True)]
+    assert sum(right[:1600]) >= 0.99 * 1600
+    assert sum(right[1600:1800]) >= 0.96 * 200 and sum(right[1800:]) >= 0.95 * 200
+
+
+def test_no_test_question_is_solved_before_adaptation(student):
+    problems = generate("test", 100)
+    said = continuations(student, [format_prompt(p.question) for p in problems], 110)
+    assert sum(final_answer(text) == p.answer for p, text in zip(problems, said, strict=True)) <= 1
+
+
+def test_a_new_student_has_the_same_shape_and_its_own_seed(student):
+    fresh, again, other = new_student(3).model, new_student(3).model, new_student(4).model
+    assert {n: p.shape for n, p in fresh.named_parameters()} == {
+        n: p.shape for n, p in student.model.named_parameters()
+    }
+    states = [model.state_dict()["model.embed_tokens.weight"] for model in (fresh, again, other)]
+    assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
+    before = torch.random.get_rng_state()
+    new_student(5)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_other_architectures_load_from_a_folder(architecture, tmp_path):
+    tok = tokenizer()
+    tok.pad_token = None
+    config = CONFIGS[architecture]
+    config.vocab_size = len(tok)
+    torch.manual_seed(0)
+    model = getattr(transformers, architecture)(config).eval()
+    model.save_pretrained(tmp_path)
+    tok.save_pretrained(tmp_path)
+    loaded = load_student(str(tmp_path), device="cpu")
+    assert loaded.tokenizer.pad_token == loaded.tokenizer.eos_token == "</s>"
+    ids = torch.tensor([[5, 6, 7, 8]])
+    torch.testing.assert_close(loaded.model(ids).logits, model(ids).logits)
+    half = load_student(str(tmp_path), dtype=torch.bfloat16, device="cpu")
+    assert half.model.dtype == torch.bfloat16
+
+
+def test_what_is_no_student_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r'name must be "embedded", a folder or a hub id'):
+        load_student(str(tmp_path / "nowhere"), device="cpu")
+    tokenizer().save_pretrained(tmp_path)
+    CONFIGS["LlamaForCausalLM"].save_pretrained(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"not weights")  # a pickle is never opened
+    with pytest.raises(ValueError, match="safetensors weights"):
+        load_student(str(tmp_path), device="cpu")
+
+
+# --- quantised ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quantize", ["8bit", "4bit"])
+def test_adapters_train_on_a_quantised_base(quantize):
+    pytest.importorskip("bitsandbytes")
+    student = load_student(device="cpu", quantize=quantize)
+    plain = load_student(device="cpu")
+    layer = student.model.model.layers[0].mlp.down_proj
+    assert not layer.weight.is_floating_point() and student.model.lm_head.weight.dtype == torch.float32
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
+    with torch.no_grad():
+        expected, got = plain.model(ids).logits, student.model(ids).logits
+    assert 0 < (got - expected).abs().max() < 0.2 * expected.abs().max()
+    examples = [Example(str(a), format_prompt(f"Tom has {a} shells."), f"{a}.") for a in range(8)]
+    config = TrainConfig(max_steps=4, batch_size=8, lr=3e-3, progress=False)
+    before = digest_weights(student.model.named_parameters())
+    for put_on in (lora, nat_lora):
+        with put_on(student.model, EMBEDDED) as model:
+            loss = train(model, student.tokenizer, examples, config).loss
+        assert loss.iloc[-1] < loss.iloc[0]
+        assert digest_weights(student.model.named_parameters()) == before
+
+
+def test_bad_quantisation_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match="quantize must be one of 8bit, 4bit; got '2bit'"):
+        load_student(quantize="2bit")
+    monkeypatch.setattr(students, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="quantize='8bit' needs bitsandbytes, .*; pip install bitsandbytes"):
+        load_student(quantize="8bit")
+
+
+def test_importing_the_world_needs_no_torch():
+    code = "import sys, negdistill.data.arithmetic; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- the benchmark ------------------------------------------------------------------------------------
+
+
+def test_benchmark_of_the_base_finds_the_compiled_one_equal(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("bitsandbytes")
+    folder = Path(__file__).parents[2] / "benchmarks"
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # no C++ compiler
+    spec = importlib.util.spec_from_file_location("benchmark_base", folder / "base.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    shape = "--device cpu --model-width 64 --layers 1 --vocabulary 300 --batch 2 --length 8 --repeats 2 --out"
+    benchmark.main([*shape.split(), str(tmp_path)])
+    rows = json.loads((tmp_path / "base.json").read_text())["rows"]
+    assert [row["base"] for row in rows] == 2 * list(benchmark.VARIANTS)
+    of = {row["base"]: row for row in rows}
+    assert of["plain"]["logits_away"] == 0 < of["8bit"]["logits_away"] < of["4bit"]["logits_away"]
+    assert of["4bit"]["base_bytes"] < of["8bit"]["base_bytes"] < of["plain"]["base_bytes"]
+    assert "times faster" in (tmp_path / "base.md").read_text() and "4bit" in capsys.readouterr().out
