@@ -7,7 +7,7 @@
 
 Predictions are one frame, a row per method, seed and question: problem_id, subject, level, correct, method,
 seed, lr, trainable_parameters, steps, tokens, seconds, as `evaluate.predictions` gives it. A path is the same
-with split and epoch, `pd.concat(fit.path for fit in fits)`.
+with split and epoch, `pd.concat(fit.trajectory for fit in fits)`.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from negdistill.checks import check_choice
 from negdistill.inference.ranker import LOSSES, PAIRED, Ranker, pairs
 from negdistill.inference.ranker_report import judge
-from negdistill.runs.digests import digest_code, digest_json, digest_weights
+from negdistill.runs.digests import digest_code, digest_json
 from negdistill.runs.files import remove
 from negdistill.runs.folder import Manifest, RunFolder
 from negdistill.training.adapters import lora, save_lora, stored
@@ -36,6 +36,7 @@ from negdistill.training.batching import Encoded, Example, batches, encode
 from negdistill.training.checkpoint import CHECKPOINT
 from negdistill.training.dataset import TrainingSet
 from negdistill.training.fits import ADAPTER, FIT, HISTORY, Fit, finished
+from negdistill.training.identity import digest_student
 from negdistill.training.loop import train
 from negdistill.training.settings import Settings
 
@@ -88,8 +89,7 @@ def fit_ranker(
     examples = _examples(data)
     judged = valid.problems, valid.positives, valid.negatives
     inputs = {
-        "student": digest_weights(student.model.named_parameters()),
-        "tokenizer": digest_json(student.tokenizer.get_vocab()),
+        **digest_student(student),
         "examples": digest_json([asdict(example) for example in examples]),
         "valid": digest_json([[asdict(one) for one in side] for side in judged]),
         "code": digest_code(__name__),

@@ -33,11 +33,12 @@ from negdistill.inference.engine import SLACK, Engine, token_bytes
 from negdistill.inference.rng import SamplingParams
 from negdistill.method import nat
 from negdistill.method.nat_unit import DualLinear
-from negdistill.runs.digests import digest_json, digest_weights
+from negdistill.runs.digests import digest_code, digest_json
 from negdistill.runs.files import remove
-from negdistill.runs.folder import MANIFEST, Manifest, RunFolder
+from negdistill.runs.folder import Manifest, RunFolder
 from negdistill.runs.processes import SharedFolder, all_gather, processes, shard
 from negdistill.training.batching import encode_prompts
+from negdistill.training.identity import digest_student
 
 if TYPE_CHECKING:
     from negdistill.training.students import Student
@@ -173,34 +174,14 @@ class _Store:
         view: str | None,
     ) -> None:
         inputs = {
-            "weights": digest_weights(student.model.named_parameters()),
-            "tokenizer": digest_json(student.tokenizer.get_vocab()),
+            **digest_student(student),
+            "code": digest_code(__name__),
             "prompts": digest_json(list(prompts.items())),
         }
         parameters = {**asdict(rules), "view": view}
         self.manifest = Manifest(inputs=inputs, parameters=parameters, seed=rules.seed)
         self.folder = folder
-        self.shared = SharedFolder(folder, self._open)
-
-    def _open(self, folder: Path) -> RunFolder:
-        wanted = self.manifest
-        if not (folder / MANIFEST).is_file():
-            return RunFolder.start(
-                folder, parameters=wanted.parameters, inputs=wanted.inputs, seed=wanted.seed
-            )
-        run = RunFolder.open(folder)
-        pairs = [
-            (getattr(run.manifest, part).get(name), value, name)
-            for part in ("inputs", "parameters")
-            for name, value in getattr(wanted, part).items()
-        ]
-        other = [name for there, here, name in pairs if there != here]
-        if other or run.manifest.key != wanted.key:
-            raise ValueError(
-                f"out_dir must be new or of the same run; {folder} differs in "
-                f"{', '.join(other) or 'its fields'}; take another folder or remove it"
-            )
-        return run
+        self.shared = SharedFolder(folder, self.manifest)
 
     def read(self) -> dict[str, list[Sample]]:
         """What was there when the processes began, by problem id."""

@@ -29,7 +29,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from negdistill.runs.digests import digest_file, digest_json, digest_tree
-from negdistill.runs.files import atomic_path, atomic_write_text
+from negdistill.runs.files import atomic_path, atomic_write_text, remove
 
 MANIFEST = "manifest.json"
 
@@ -139,6 +139,21 @@ class RunFolder:
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}); remove {folder} and run again") from error
 
+    @classmethod
+    def resume(cls, folder: str | Path, manifest: Manifest) -> RunFolder:
+        """Go on with the run of these inputs and parameters, or start it where the folder holds no run.
+
+        ValueError where the folder holds another run, or a damaged manifest.
+        """
+        if not (Path(folder) / MANIFEST).is_file():
+            run = cls(Path(folder), manifest)
+            run._write()
+            return run
+        run = cls.open(folder)
+        there, here = ({**one.inputs, **one.parameters} for one in (run.manifest, manifest))
+        require_same(folder, there, here)
+        return run
+
     @contextmanager
     def create(self, name: str) -> Iterator[Path]:
         """Yield where to write artefact `name`, a file or a folder; recorded when the block ends well."""
@@ -152,6 +167,14 @@ class RunFolder:
         self.manifest = replace(self.manifest, artifacts={**others, **made})
         self._write()
 
+    def discard(self, name: str) -> None:
+        """Remove artefact `name`, a file or a folder; nothing happens where there is none."""
+        kept = {key: value for key, value in self.manifest.artifacts.items() if not _within(key, name)}
+        if len(kept) < len(self.manifest.artifacts):
+            self.manifest = replace(self.manifest, artifacts=kept)
+            self._write()
+        remove(self.folder / name)
+
     def path(self, name: str) -> Path:
         """Path of artefact `name`, its checksums compared; ValueError where it is not as recorded."""
         recorded = {key: value for key, value in self.manifest.artifacts.items() if _within(key, name)}
@@ -161,13 +184,32 @@ class RunFolder:
         path = self.folder / name
         present = _digests(path, name) if path.exists() else {}
         if wrong := {key for key, _ in recorded.items() ^ present.items()}:
-            raise ValueError(f"{self.folder / min(wrong)} is not as {MANIFEST} recorded it; make it again")
+            raise ValueError(
+                f"{self.folder / min(wrong)} is not as {MANIFEST} recorded it; "
+                f"remove {self.folder} and run again what made it"
+            )
         return path
 
     def _write(self) -> None:
         self.manifest = replace(self.manifest, seconds=round(time.monotonic() - self._began, 3))
         text = json.dumps(self.manifest.to_dict(), indent=1, ensure_ascii=False)
         atomic_write_text(self.folder / MANIFEST, text + "\n")
+
+
+def require_same(place: str | Path, there: Mapping[str, object], here: Mapping[str, object]) -> None:
+    """ValueError unless what a run was begun with equals what it is asked for now, as JSON values."""
+    differs = sorted(
+        name for name in there.keys() | here.keys() if _plain(there.get(name)) != _plain(here.get(name))
+    )
+    if differs:
+        raise ValueError(
+            f"{place} belongs to another run: other {', '.join(differs)}; "
+            "choose another folder, or remove it to start afresh"
+        )
+
+
+def _plain(value: object) -> object:
+    return json.loads(json.dumps(value))  # a file has lists where memory has tuples
 
 
 def _within(key: str, name: str) -> bool:

@@ -10,7 +10,7 @@ process 0. What a killed run left is collected by the next one, whatever the num
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from negdistill.runs.files import remove
-from negdistill.runs.folder import RunFolder
+from negdistill.runs.folder import Manifest, RunFolder
 
 T = TypeVar("T")
 
@@ -46,16 +46,18 @@ class SharedFolder:
     own  where this process writes: artefacts of names that no other process uses
     """
 
-    def __init__(self, folder: Path, open_run: Callable[[Path], RunFolder]) -> None:
-        """open_run  opens a run of this work or starts one; ValueError where a folder holds another."""
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        """manifest  of this work. ValueError where a folder holds another run."""
         here = processes()
-        self.open_run = open_run
+        self.manifest = manifest
         with here.main_process_first():  # one starts it and collects what was left, then all read the same
-            self.run = open_run(folder)
+            self.run = RunFolder.resume(folder, manifest)
             if here.is_main_process:
                 self._collect()
         here.wait_for_everyone()  # all have looked before one writes
-        self.own = self.run if here.is_main_process else open_run(self._part(here.process_index))
+        self.own = self.run
+        if not here.is_main_process:
+            self.own = RunFolder.resume(self._part(here.process_index), manifest)
 
     def collect(self) -> RunFolder:
         """The folder with what all processes made, once they all came here."""
@@ -64,7 +66,8 @@ class SharedFolder:
         if here.is_main_process:
             self._collect()
         here.wait_for_everyone()
-        self.run = self.run if here.is_main_process else self.open_run(self.run.folder)
+        if not here.is_main_process:
+            self.run = RunFolder.open(self.run.folder)
         return self.run
 
     def clear(self) -> None:
@@ -80,7 +83,7 @@ class SharedFolder:
 
     def _collect(self) -> None:
         for part in self._parts():
-            made = self.open_run(part)
+            made = RunFolder.resume(part, self.manifest)
             for name in made.manifest.artifacts:
                 with self.run.create(name) as path:
                     shutil.copyfile(made.path(name), path)

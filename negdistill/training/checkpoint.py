@@ -13,19 +13,21 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import fsdp2_prepare_model
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from negdistill.runs.digests import digest_json, digest_weights
 from negdistill.runs.files import atomic_path
+from negdistill.runs.folder import require_same
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -97,29 +99,42 @@ class TrainState:
                 tensors[f"{part}/{name}"] = full_tensor(value).contiguous()
         if main:
             metadata = {"key": json.dumps(self.key), "columns": json.dumps(columns)}
+            metadata["digest"] = _digest(metadata, tensors)
             with atomic_path(self.file) as path:
                 save_file(tensors, path, metadata=metadata)
 
     def load(self) -> None:
-        """Continue from the file; ValueError if it belongs to another run."""
-        with safe_open(self.file, framework="pt") as stored:
+        """Continue from the file; ValueError if it belongs to another run, or is damaged."""
+        metadata, tensors = _read(self.file)
+        require_same(self.file, json.loads(metadata["key"]), self.key)
+        names = json.loads(metadata["columns"])
+        for row in tensors.pop("history").tolist():
+            self.history.append({n: v for n, v in zip(names, row, strict=True) if not math.isnan(v)})
+        for place, value in tensors.items():
+            part, name = place.split("/", 1)
+            parameter = self.parameters[name]
+            if part == "weight":
+                parameter.data.copy_(_like(parameter, value))
+            else:
+                self.optimizer.state[parameter][part] = _like(parameter, value)
+
+
+def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors in one order, as shards need it; ValueError where any byte has changed."""
+    try:
+        with safe_open(file, framework="pt") as stored:
             metadata = stored.metadata() or {}
-            key = json.loads(metadata.get("key", "{}"))
-            if differs := [name for name in self.key if key.get(name) != self.key[name]]:
-                raise ValueError(
-                    f"out_dir holds the checkpoint of another run, {self.file}: other {', '.join(differs)}; "
-                    "choose another folder, or delete the file to start afresh"
-                )
-            names = json.loads(metadata["columns"])
-            for row in stored.get_tensor("history").tolist():
-                self.history.append({n: v for n, v in zip(names, row, strict=True) if not math.isnan(v)})
-            for place in sorted(set(stored.keys()) - {"history"}):  # in one order, as shards need it
-                part, name = place.split("/", 1)
-                parameter, value = self.parameters[name], stored.get_tensor(place)
-                if part == "weight":
-                    parameter.data.copy_(_like(parameter, value))
-                else:
-                    self.optimizer.state[parameter][part] = _like(parameter, value)
+            tensors = {place: stored.get_tensor(place) for place in sorted(stored.keys())}
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged ({error}); remove it to train from the start") from error
+    if metadata.get("digest") != _digest(metadata, tensors):
+        raise ValueError(f"{file} is damaged (its digest differs); remove it to train from the start")
+    return metadata, tensors
+
+
+def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    described = {name: value for name, value in metadata.items() if name != "digest"}
+    return digest_json([described, digest_weights(sorted(tensors.items()))])
 
 
 def _like(parameter: nn.Parameter, value: Tensor) -> Tensor:

@@ -23,12 +23,12 @@ import torch
 
 from negdistill.data.prompts import PRESETS
 from negdistill.method.nat_files import FILES
-from negdistill.runs.digests import digest_json, digest_weights
 from negdistill.runs.files import atomic_path
 from negdistill.runs.folder import Manifest, RunFolder
 from negdistill.stats import wilson
 from negdistill.training.adapters import stored
 from negdistill.training.fits import ADAPTER, FIT, Fit, finished, load_fit
+from negdistill.training.identity import digest_student
 from negdistill.training.method_table import METHODS
 from negdistill.training.students import load_student
 
@@ -137,11 +137,7 @@ def _base(name: str, manifest: Manifest) -> Student:
     """The student on the CPU in the type it was trained in, which its digest tells."""
     for dtype in (torch.bfloat16, torch.float32):  # the smaller one first: it may be large
         student = load_student(name, dtype, "cpu")
-        found = {
-            "student": digest_weights(student.model.named_parameters()),
-            "tokenizer": digest_json(student.tokenizer.get_vocab()),
-        }
-        if all(manifest.inputs.get(key) == value for key, value in found.items()):
+        if digest_student(student).items() <= manifest.inputs.items():
             return student
     raise ValueError(
         f"student must be what the fit was trained on, unquantised; {name!r} has other weights or another "
@@ -203,9 +199,9 @@ def _card(fit: Fit, manifest: Manifest, student: str, address: str, out: Path, r
 
 def _scores(fit: Fit) -> str:
     """Accuracies after the last epoch that was followed, as a table."""
-    if fit.path is None:
+    if fit.trajectory is None:
         return "None were taken while it was trained. Evaluate it, and write them here."
-    last = fit.path[fit.path["epoch"] == fit.path["epoch"].max()]
+    last = fit.trajectory[fit.trajectory["epoch"] == fit.trajectory["epoch"].max()]
     lines = ["| split | questions | accuracy | 95 % interval |", "| --- | ---: | ---: | ---: |"]
     for split, part in last.groupby("split"):
         low, high = wilson(part["correct"].sum(), len(part))

@@ -24,16 +24,17 @@ from torch import nn
 from negdistill.checks import check_choice
 from negdistill.method.nat import save_nat
 from negdistill.method.nat_unit import projections
-from negdistill.runs.digests import digest_code, digest_json, digest_weights
+from negdistill.runs.digests import digest_code, digest_json
 from negdistill.runs.folder import Manifest, RunFolder
 from negdistill.runs.processes import processes
 from negdistill.training.adapters import lora, merged, nat_lora, save_lora, stored, wide_rank
 from negdistill.training.batching import Example, encode, pad_id
 from negdistill.training.dataset import TrainingSet
 from negdistill.training.few_shot import few_shot_prefix
-from negdistill.training.fits import ADAPTER, POINTS, Fit, OnEpoch, finished, follower, load_fit, write_fit
+from negdistill.training.fits import ADAPTER, Fit, OnEpoch, finished, follower, load_fit, write_fit
+from negdistill.training.identity import digest_student
 from negdistill.training.loop import COLUMNS, train
-from negdistill.training.method_table import MERGE, METHODS, NEGATIVE, WIDE, Method
+from negdistill.training.method_table import MERGE, METHODS, NEGATIVE, WIDE, Method, stages, trainings
 from negdistill.training.settings import Settings
 from negdistill.training.teacher_cache import TeacherCache, teacher_cache
 
@@ -59,8 +60,8 @@ def fit(
     neg       negative adapter to use in place of one fitted with the same settings, so that several rows and
               budgets can share it; rows that use none ignore it
     on_epoch  called after each epoch of the row's own training, with the student as trained so far and the
-              number of epochs; the frames it returns (problem_id, split, correct, ...) make `Fit.path`. Its
-              attribute `key`, a string, says what it does and is part of the folder's key.
+              number of epochs; the frames it returns (problem_id, split, correct, ...) make
+              `Fit.trajectory`. Its attribute `key`, a string, says what it does and is part of the key.
     nat       NAT to use in place of one fitted with the same settings, as `neg`; it may have been fitted on
               other rationales, as NCE's teacher before its own samples joined them
 
@@ -68,26 +69,21 @@ def fit(
     examples that do not fit the context, or a budget that the adapters it uses took; otherwise as `train`.
     """
     check_choice("method", method, METHODS)
-    row, out_dir = METHODS[method], Path(out_dir)
     if on_epoch is not None and not isinstance(getattr(on_epoch, "key", None), str):
         raise ValueError(
             f"on_epoch must have an attribute key, a string that says what it does; got {on_epoch!r}"
         )
     projections(student.model, config.nat.target_modules)
-    examples = data.examples(row.data or "positives", config.preset)
     given = {name: one for name, one in ((NEGATIVE, neg), ("NAT", nat)) if one is not None}
     for name, one in given.items():
         check_choice("nat.method" if name == "NAT" else "neg.method", one.method, (name,))
-    used, config = _used(row, student, data, config, out_dir, given)
-    inputs, parameters = _origin(row, student, examples, config, used, on_epoch)
-    key = digest_json([inputs, parameters])
-    folder = out_dir / f"{re.sub('[^a-z]+', '-', method.lower())}-{key[:12]}"
-    found = finished(folder)
-    processes().wait_for_everyone()  # all processes have looked before the main one writes
-    if not found:
-        manifest = Manifest(inputs=inputs, parameters=parameters, seed=config.train.seed)
-        _make(row, student, examples, config, used, RunFolder(folder, manifest), on_epoch)
-    return load_fit(folder)
+    fits, wanted = dict(given), stages(method, given)
+    texts = {stage: data.examples(METHODS[stage].data or "positives", config.preset) for stage in wanted}
+    for stage in wanted:
+        part = _stage_settings(stage, method, config, fits, given)
+        watch = on_epoch if stage == method else None
+        fits[stage] = _fit(METHODS[stage], student, texts[stage], part, Path(out_dir), fits, watch)
+    return fits[method]
 
 
 @contextmanager
@@ -101,61 +97,90 @@ def adapted(student: Student, fit: Fit) -> Iterator[Student]:
         yield student._replace(model=model)
 
 
-def _used(
+def _fit(
     row: Method,
     student: Student,
-    data: TrainingSet,
+    examples: list[Example],
     config: Settings,
     out_dir: Path,
-    given: Mapping[str, Fit],
-) -> tuple[list[Fit], Settings]:
-    """The fits that a row uses, and the settings with what is left of the budget."""
-    fits: list[Fit] = []
-    for place, name in enumerate(row.uses):
-        below, missing = _needs((name,), given)
-        if missing:
-            beside, others = _needs(row.uses[place + 1 :], given)
-            parts = missing + others + bool(row.data)
-            part = _left(config, fits + below + beside, parts, below, missing)
-            neg, nat = given.get(NEGATIVE), given.get("NAT")
-            fits.append(fit(name, student, data, part, out_dir, neg=neg, nat=nat))
-        else:
-            fits += below
-    return fits, _left(config, fits, 1) if row.data else config
+    fits: Mapping[str, Fit],
+    on_epoch: OnEpoch | None,
+) -> Fit:
+    """One method, from its folder or trained, where all that it uses is fitted."""
+    used = [fits[name] for name in row.uses]
+    if row.data:
+        config = _rest(config, used)
+    inputs, parameters = _origin(row, student, examples, config, used, on_epoch)
+    manifest = Manifest(inputs=inputs, parameters=parameters, seed=config.train.seed)
+    folder = out_dir / f"{re.sub('[^a-z]+', '-', row.name.lower())}-{manifest.key[:12]}"
+    found = finished(folder, manifest)
+    processes().wait_for_everyone()  # all processes have looked before the main one writes
+    if not found:
+        _make(row, student, examples, config, used, _resumed(folder, manifest), on_epoch)
+    return load_fit(folder)
 
 
-def _needs(names: Sequence[str], given: Mapping[str, Fit]) -> tuple[list[Fit], int]:
-    """The given fits that rows stand on, and how many trainings the rows still need."""
-    fits: list[Fit] = []
-    missing = 0
-    for name in names:
-        if name in given:
-            fits.append(given[name])
-        else:
-            below, others = _needs(METHODS[name].uses, given)
-            fits, missing = fits + below, missing + others + bool(METHODS[name].data)
-    return fits, missing
+def _resumed(folder: Path, manifest: Manifest) -> RunFolder:
+    """What a run that was interrupted left, or a new folder; the main process alone writes there."""
+    here = processes()
+    run = RunFolder.resume(folder, manifest) if here.is_main_process else RunFolder(folder, manifest)
+    here.wait_for_everyone()
+    return run
 
 
-def _left(
-    config: Settings, spent: list[Fit], parts: int, own: Sequence[Fit] = (), share: int = 1
+# --- budget -------------------------------------------------------------------------------------------
+
+
+def _limits(config: Settings) -> list[tuple[str, str, int]]:
+    """Each limit of the training that is set: its name, what counts towards it in a fit, its value."""
+    pairs = (("max_steps", "total_steps"), ("max_tokens", "total_tokens"))
+    values = ((limit, total, getattr(config.train, limit)) for limit, total in pairs)
+    return [(limit, total, value) for limit, total, value in values if value is not None]
+
+
+def _stage_settings(
+    stage: str, method: str, config: Settings, fits: Mapping[str, Fit], given: Mapping[str, Fit]
 ) -> Settings:
-    """The settings with `share` of `parts` equal parts of what is left of max_steps or max_tokens.
+    """The settings with the budget of a stage and of all that it uses.
 
-    own  those of the spent fits that count in the totals of what the settings are for
+    What the given fits left of the whole budget is shared equally by the trainings; the last has the rest.
     """
-    for limit, total in (("max_steps", "total_steps"), ("max_tokens", "total_tokens")):
-        if (budget := getattr(config.train, limit)) is None:
-            continue
-        taken, before = (sum(getattr(one, total) for one in some) for some in (spent, own))
-        if budget - taken < parts:
+    if not METHODS[stage].data:
+        return config
+    last = [name for name in stages(method, given) if METHODS[name].data][-1:] == [stage]
+    for limit, total, budget in _limits(config):
+        below = _totals(stage, given, total)
+        spent, parts = _totals(method, given, total), trainings(method, given)
+        if budget - spent < parts:
             raise ValueError(
-                f"{limit} must exceed the {taken} that the adapters took which the row uses; got {budget}; "
+                f"{limit} must exceed the {spent} that the adapters took which the row uses; got {budget}; "
                 "raise it, or give a neg that was trained for less"
             )
-        part = before + (budget - taken) // parts * share
+        part = below + (budget - spent) // parts * trainings(stage, given)
+        if last:
+            beside = [name for name in METHODS[method].uses if name in fits and stage != method]
+            part = budget - sum(getattr(fits[name], total) for name in beside)
         config = replace(config, train=replace(config.train, **{limit: part}))
     return config
+
+
+def _totals(name: str, given: Mapping[str, Fit], total: str) -> int:
+    """What the given fits took that a method stands on."""
+    return sum(
+        getattr(given[used], total) if used in given else _totals(used, given, total)
+        for used in METHODS[name].uses
+    )
+
+
+def _rest(config: Settings, used: Sequence[Fit]) -> Settings:
+    """The settings with what the fits that a training uses left of its budget."""
+    for limit, total, budget in _limits(config):
+        left = budget - sum(getattr(one, total) for one in used)
+        config = replace(config, train=replace(config.train, **{limit: left}))
+    return config
+
+
+# --- one fit ------------------------------------------------------------------------------------------
 
 
 def _origin(
@@ -168,8 +193,7 @@ def _origin(
 ) -> tuple[dict[str, str], dict[str, object]]:
     """Inputs and parameters that a fit follows from."""
     inputs = {
-        "student": digest_weights(student.model.named_parameters()),
-        "tokenizer": digest_json(student.tokenizer.get_vocab()),
+        **digest_student(student),
         "examples": digest_json([asdict(example) for example in examples]),
         "code": digest_code(__name__),
         **{one.method: RunFolder.open(one.folder).manifest.key for one in used},
@@ -235,7 +259,7 @@ def _make(
     with _model(row, student.model, config, used) as model:
         if row.data:
             count = sum(p.numel() for p in model.parameters() if p.requires_grad)
-            follow = follower(on_epoch, student, run.folder / POINTS) if on_epoch else None
+            follow = follower(on_epoch, student, run) if on_epoch else None
             history = train(
                 *(model, student.tokenizer, examples, config.train, row.objective, run.folder, config.preset),
                 on_epoch=follow,

@@ -2,7 +2,7 @@
 
 folder/adapter/       a PEFT folder, or one of `save_nat` for NAT rows; absent for Few-shot
 folder/history.csv    one row per step of its own training
-folder/path.jsonl     one row per question and followed epoch, if an on_epoch was given
+folder/trajectory.jsonl  one row per question and followed epoch, if an on_epoch was given
 folder/fit.json       counts and totals, written last
 folder/manifest.json  what it was made from, and the sha256 of all of these; finished once it names fit.json
 """
@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from torch import nn
 
-from negdistill.runs.files import atomic_path, remove
-from negdistill.runs.folder import MANIFEST, RunFolder
+from negdistill.runs.folder import MANIFEST, Manifest, RunFolder, require_same
 from negdistill.runs.processes import processes
 from negdistill.training.checkpoint import CHECKPOINT
 from negdistill.training.settings import Settings
@@ -27,7 +26,7 @@ from negdistill.training.settings import Settings
 if TYPE_CHECKING:
     from negdistill.training.students import Student
 
-ADAPTER, FIT, HISTORY, TRAJECTORY, POINTS = "adapter", "fit.json", "history.csv", "path.jsonl", "points"
+ADAPTER, FIT, HISTORY, TRAJECTORY, POINTS = "adapter", "fit.json", "history.csv", "trajectory.jsonl", "points"
 OnEpoch = Callable[["Student", int], pd.DataFrame | None]
 
 
@@ -41,7 +40,7 @@ class Fit:
     total_steps, total_tokens, total_seconds   with all that it uses; seconds with the pass of its teachers
     preset      how text became tokens, a name in `prompts.PRESETS`
     prefix      text before every prompt (Few-shot), otherwise ""
-    path        what on_epoch returned, with the epoch and `columns()` of then; None without on_epoch
+    trajectory  what on_epoch returned, with the epoch and `columns()` of then; None without on_epoch
     """
 
     method: str
@@ -58,7 +57,7 @@ class Fit:
     total_seconds: float
     preset: str
     prefix: str
-    path: pd.DataFrame | None
+    trajectory: pd.DataFrame | None
 
     def columns(self) -> dict[str, object]:
         """For tables: method, seed, lr, trainable_parameters, and the totals as steps, tokens, seconds."""
@@ -66,9 +65,14 @@ class Fit:
         return own | {name: getattr(self, f"total_{name}") for name in ("steps", "tokens", "seconds")}
 
 
-def finished(folder: Path) -> bool:
-    """Whether a folder holds a finished fit."""
-    return (folder / MANIFEST).is_file() and FIT in RunFolder.open(folder).manifest.artifacts
+def finished(folder: Path, wanted: Manifest | None = None) -> bool:
+    """Whether a folder holds a finished fit; ValueError where it is not the one of `wanted`."""
+    if not (folder / MANIFEST).is_file():
+        return False
+    there = RunFolder.open(folder).manifest
+    if wanted is not None:
+        require_same(folder, *({**one.inputs, **one.parameters} for one in (there, wanted)))
+    return FIT in there.artifacts
 
 
 def load_fit(folder: str | Path) -> Fit:
@@ -78,12 +82,12 @@ def load_fit(folder: str | Path) -> Fit:
     if any(name.startswith(f"{ADAPTER}/") for name in run.manifest.artifacts):
         run.path(ADAPTER)
     history = pd.read_csv(run.path(HISTORY))
-    path = _read_rows(run.path(TRAJECTORY)) if TRAJECTORY in run.manifest.artifacts else None
-    return Fit(folder=Path(folder), history=history, path=path, **row)
+    trajectory = _read_rows(run.path(TRAJECTORY)) if TRAJECTORY in run.manifest.artifacts else None
+    return Fit(folder=Path(folder), history=history, trajectory=trajectory, **row)
 
 
 def follower(
-    on_epoch: OnEpoch, student: Student, points: Path
+    on_epoch: OnEpoch, student: Student, run: RunFolder
 ) -> Callable[[int, nn.Module], dict[str, float]]:
     """What `train` calls: the frame of the epoch goes to disk, the accuracy of each split to the history."""
 
@@ -92,7 +96,7 @@ def follower(
         if frame is None:
             return {}
         if processes().is_main_process:
-            with atomic_path(points / f"{epoch:06d}.jsonl") as path:
+            with run.create(f"{POINTS}/{epoch:06d}.jsonl") as path:
                 frame.to_json(path, orient="records", lines=True, double_precision=15)
         return {f"accuracy_{split}": float(part.mean()) for split, part in frame.groupby("split")["correct"]}
 
@@ -129,7 +133,7 @@ def write_fit(
     }
     with run.create(HISTORY) as path:
         history.to_csv(path, index=False)
-    points = sorted((run.folder / POINTS).glob("*.jsonl"))
+    points = [run.path(name) for name in sorted(run.manifest.artifacts) if name.startswith(f"{POINTS}/")]
     if points:
         with run.create(TRAJECTORY) as path:
             at = history.groupby("epoch")[["step", "tokens", "seconds"]].last()
@@ -140,7 +144,7 @@ def write_fit(
     with run.create(FIT) as path:
         path.write_text(json.dumps(same | own | total | text, indent=1), encoding="utf-8")
     for done in (CHECKPOINT, POINTS):
-        remove(run.folder / done)
+        run.discard(done)
 
 
 def _read_rows(path: Path) -> pd.DataFrame:

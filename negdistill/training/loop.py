@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -39,7 +40,7 @@ from tqdm import tqdm
 
 from negdistill.checks import check_choice
 from negdistill.method.objectives import NEEDS_TEACHER, OBJECTIVES, Objective
-from negdistill.runs.digests import digest_weights
+from negdistill.runs.digests import digest_code, digest_json
 from negdistill.runs.processes import processes
 from negdistill.training.batching import (
     Encoded,
@@ -60,6 +61,7 @@ from negdistill.training.checkpoint import (
     trainable,
     wrap,
 )
+from negdistill.training.identity import digest_model, digest_objective
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -157,7 +159,7 @@ def train(
     if config.warmup_steps >= len(plan):
         raise ValueError(f"warmup_steps must be below all {len(plan)} steps; got {config.warmup_steps}")
     accelerator = processes()  # without its bfloat16, which would leave the model's forward patched
-    key = _key(model, examples, config, objective.__name__, teacher)
+    key = _key(model, examples, config, objective, teacher, order)
     wrapped = wrap(model, accelerator)
     state = _state(wrapped if accelerator.is_fsdp2 else model, config, key, out_dir)
     models, pad = (model, torch.compile(wrapped) if config.compile else wrapped), pad_id(tokenizer)
@@ -199,21 +201,32 @@ def _plan(encoded: Sequence[Encoded], config: TrainConfig, order: Order) -> list
 
 
 def _key(
-    model: nn.Module, encoded: Sequence[Encoded], config: TrainConfig, objective: str, teacher: Teacher | None
+    model: nn.Module,
+    encoded: Sequence[Encoded],
+    config: TrainConfig,
+    objective: Objective,
+    teacher: Teacher | None,
+    order: Order,
 ) -> dict[str, object]:
     """What makes a run this run, part by part; the checkpoint of a run with another key is refused."""
-    if (objective in NEEDS_TEACHER) != (teacher is not None):
-        raise ValueError(f"objective {objective!r} needs {'a' if teacher is None else 'no'} teacher")
+    name = _name(objective)
+    if (name in NEEDS_TEACHER) != (teacher is not None):
+        raise ValueError(f"objective {name!r} needs {'a' if teacher is None else 'no'} teacher")
     data = digest_encoded(encoded)
     if teacher is not None and teacher.data != data:
         raise ValueError("teacher must be made for these examples in this order; it was made for others")
-    weights = digest_weights(
-        (f"{name} {[*p.shape]} {p.requires_grad}", p[:0] if p.requires_grad else p)  # frozen ones count
-        for name, p in model.named_parameters()
-    )
+    trained = digest_json([name for name, p in model.named_parameters() if p.requires_grad])
     settings = {k: v for k, v in asdict(config).items() if k not in ("progress", "checkpoint_every")}
-    key = {"data": data, "model": weights, "objective": objective, **settings}
+    key = {"data": data, "model": digest_model(model), "trained": trained, "code": digest_code(__name__)}
+    key |= {"objective": digest_objective(objective), "order": digest_objective(order), **settings}
     return key if teacher is None else key | {"teacher": teacher.key}
+
+
+def _name(objective: Objective) -> str:
+    """Of a function, also of one with some arguments filled in."""
+    while isinstance(objective, partial):
+        objective = objective.func
+    return getattr(objective, "__name__", type(objective).__name__)
 
 
 def _state(

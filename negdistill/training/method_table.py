@@ -12,7 +12,7 @@ A row may use adapters of other rows: NAT needs the negative adapter, KD and NCE
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -97,3 +97,17 @@ _ROWS = (
     _taught("NCE, inverse beta", "control", "inverse", "NCE with the order of beta reversed"),
 )
 METHODS: Mapping[str, Method] = MappingProxyType({row.name: row for row in _ROWS})
+
+
+def stages(name: str, given: Collection[str] = ()) -> list[str]:
+    """The methods to fit for a method in order, itself last; not those `given`, nor what only these need."""
+    found: list[str] = []
+    for used in METHODS[name].uses:
+        if used not in given:
+            found += [stage for stage in stages(used, given) if stage not in found]
+    return [*found, name]
+
+
+def trainings(name: str, given: Collection[str] = ()) -> int:
+    """How many of the stages train something of their own."""
+    return sum(bool(METHODS[stage].data) for stage in stages(name, given))

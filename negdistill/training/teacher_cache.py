@@ -30,10 +30,11 @@ from tqdm import tqdm
 from negdistill.method.nat import require_trained, view
 from negdistill.method.nce import calibration_beta, kd_weights
 from negdistill.method.objectives import forward_logits
-from negdistill.runs.digests import digest_code, digest_json, digest_weights
-from negdistill.runs.folder import MANIFEST, RunFolder
+from negdistill.runs.digests import digest_code, digest_json
+from negdistill.runs.folder import Manifest, RunFolder
 from negdistill.runs.processes import SharedFolder, processes, shard
 from negdistill.training.batching import Encoded, collate, digest_encoded
+from negdistill.training.identity import digest_model
 
 TOP_K = 128
 SHARD = 512  # rows of one file: what a killed pass loses at most
@@ -152,10 +153,10 @@ def teacher_cache(
         raise ValueError(f"temperature must be greater than 0; got {temperature}")
     for name in ("neg", "nat"):
         require_trained(model, name)
-    folder, data = Path(folder), digest_encoded(encoded)
-    inputs = {"data": data, "model": digest_weights(model.named_parameters()), "code": digest_code(__name__)}
+    data = digest_encoded(encoded)
+    inputs = {"data": data, "model": digest_model(model), "code": digest_code(__name__)}
     parameters = {"top_k": top_k, "temperature": temperature, "batch_size": batch_size, "shard": SHARD}
-    shared = SharedFolder(folder, lambda folder: _run(folder, inputs, parameters))
+    shared = SharedFolder(Path(folder), Manifest(inputs=inputs, parameters=parameters))
     # rows of like length together; the plan is fixed, so that a continued pass meets the same batches
     order = sorted(range(len(encoded)), key=lambda row: len(encoded[row].input_ids))
     plan = [order[start : start + SHARD] for start in range(0, len(order), SHARD)]
@@ -170,21 +171,6 @@ def teacher_cache(
                 save_file(tensors, path)
             bar.update(len(rows))
     return _read(shared.collect(), plan, encoded, data, temperature)
-
-
-def _run(folder: Path, inputs: dict[str, str], parameters: dict[str, object]) -> RunFolder:
-    """The folder to go on with, or a fresh one; ValueError where it holds something else."""
-    if not (folder / MANIFEST).is_file():
-        return RunFolder.start(folder, inputs=inputs, parameters=parameters)
-    run = RunFolder.open(folder)
-    there = {**run.manifest.inputs, **run.manifest.parameters}
-    wanted = inputs | parameters
-    if differs := sorted(name for name in there.keys() | wanted if there.get(name) != wanted.get(name)):
-        raise ValueError(
-            f"{folder} holds the cache of another pass: other {', '.join(differs)}; choose another folder, "
-            "or remove it to start afresh"
-        )
-    return run
 
 
 def _read(

@@ -388,7 +388,7 @@ def test_a_forked_child_has_its_own_workers(cold):
 def test_cache_survives_a_kill_while_writing(cold):
     code = (
         "from itertools import count\n"
-        "from negdistill import _verify_worker as worker\n"
+        "from negdistill.data import math_verify_pool as worker\n"
         "for n in count():\n"
         '    worker._keep({f\'["{n}", "{m}"]\': True for m in range(256)})\n'
         "    print(n, flush=True)\n"

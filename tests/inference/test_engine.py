@@ -3,7 +3,7 @@
 import pytest
 import torch
 from scipy import stats
-from tiny import CONTEXT, PROMPTS, TOKENIZER, generated, tiny
+from tiny import CONTEXT, PROMPTS, TOKENIZER, WORDS, generated, tiny
 from transformers import (
     JambaConfig,
 )
@@ -53,7 +53,7 @@ def test_greedy_equals_generate(kind, monkeypatch):
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_the_context_ends_an_answer(kind):
     student = tiny(kind)
-    long = TOKENIZER.decode(TOKENIZER(" ".join(list(PROMPTS.values()) * 9))["input_ids"][: CONTEXT - 4])
+    long = TOKENIZER.decode(TOKENIZER(" ".join(WORDS * 20))["input_ids"][: CONTEXT - 4])
     room = CONTEXT - len(TOKENIZER(long)["input_ids"])
     assert 0 < room < 8
     prompts = {"long": long, **PROMPTS}

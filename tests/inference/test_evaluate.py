@@ -253,15 +253,15 @@ def test_predictions_of_fits_and_along_a_path(student, data, tmp_path):
         if one.method == "Few-shot":
             expected = evaluate(student, PROBLEMS, max_new_tokens=6, prefix=one.prefix)
             assert part["text"].tolist() == expected["text"].tolist()
-            assert one.path is None
+            assert one.trajectory is None
             continue
-        assert one.path.groupby(["epoch", "split"]).size().to_dict() == {
+        assert one.trajectory.groupby(["epoch", "split"]).size().to_dict() == {
             (1, "test"): 8,
             (1, "valid"): 3,
             (2, "test"): 8,
             (2, "valid"): 3,
         }
-        last = one.path[(one.path["epoch"] == 2) & (one.path["split"] == "test")]
+        last = one.trajectory[(one.trajectory["epoch"] == 2) & (one.trajectory["split"] == "test")]
         assert last["correct"].tolist() == part["correct"].tolist()
         assert last["level"].tolist() == part["level"].tolist()
         assert set(last["steps"]) == {one.total_steps}

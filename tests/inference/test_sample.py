@@ -261,15 +261,15 @@ def test_a_foreign_folder_is_refused(tmp_path, natted):
     }
     for name, change in changes.items():
         with pytest.raises(
-            ValueError, match=f"out_dir must be new or of the same run; .* differs in {name};"
+            ValueError, match=f"belongs to another run: other {name}; choose another folder, or remove it"
         ):
             sample(student, **{"prompts": FEW, **given, **change})
     other = tiny()
     with torch.no_grad():
         other.model.lm_head.weight += 1e-3
-    with pytest.raises(ValueError, match="differs in weights; take another folder or remove it"):
+    with pytest.raises(ValueError, match="belongs to another run: other student; choose another folder"):
         sample(other, FEW, **given)
-    with pytest.raises(ValueError, match="differs in weights, view;"):
+    with pytest.raises(ValueError, match="other student, view;"):
         sample(natted, FEW, view="base", **given)
 
 

@@ -17,7 +17,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from negdistill.method import losses
+from negdistill.method import losses, nce, objectives
 from negdistill.method.nat import attach
 from negdistill.method.nat_unit import NATConfig
 
@@ -113,7 +113,7 @@ def test_token_log_probs_of_bfloat16_are_taken_in_float32():
 def test_selected_positions_equal_the_full_forward(name):
     model, batch = make(name), make_batch()
     rows, hidden = plain(model, batch)
-    found = losses.forward_targets(model, batch)
+    found = objectives.forward_targets(model, batch)
     assert torch.allclose(found.log_probs, torch.stack(sum(rows, [])), rtol=0, atol=1e-12)
     assert found.row.tolist() == [b for b, row in enumerate(rows) for _ in row]
     assert torch.allclose(found.hidden, hidden, rtol=0, atol=1e-12)
@@ -126,7 +126,7 @@ def test_gradients_equal_the_full_forward(name):
     model, batch = make(name), make_batch()
     trained = [p for p in model.parameters() if p.requires_grad]
     expected = torch.autograd.grad(-torch.stack(sum(plain(model, batch)[0], [])).sum(), trained)
-    for a, b in zip(torch.autograd.grad(losses.likelihood(model, batch), trained), expected, strict=True):
+    for a, b in zip(torch.autograd.grad(objectives.likelihood(model, batch), trained), expected, strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-11)
 
 
@@ -136,10 +136,10 @@ def test_unlikelihood_and_negative_training_by_hand():
     good = sum(sum(row) for row, sign in zip(rows, batch["positive"], strict=True) if sign)
     (bad,) = [row for row, sign in zip(rows, batch["positive"], strict=True) if not sign]
     unlikely = -good - 0.05 * sum(torch.log(1 - p.exp()) for p in bad)
-    assert losses.unlikelihood(model, batch).item() == pytest.approx(unlikely.item(), abs=1e-11)
+    assert objectives.unlikelihood(model, batch).item() == pytest.approx(unlikely.item(), abs=1e-11)
     lowered = -good + 0.05 * sum(bad)
-    assert losses.negative(model, batch).item() == pytest.approx(lowered.item(), abs=1e-11)
-    assert losses.likelihood(model, batch).item() == pytest.approx(-(good + sum(bad)).item(), abs=1e-11)
+    assert objectives.negative(model, batch).item() == pytest.approx(lowered.item(), abs=1e-11)
+    assert objectives.likelihood(model, batch).item() == pytest.approx(-(good + sum(bad)).item(), abs=1e-11)
 
 
 def test_contrastive_by_hand():
@@ -158,7 +158,7 @@ def test_contrastive_by_hand():
     for i, others in against.items():
         apart = -math.log(score(i, i) / sum(score(i, j) for j in others))
         expected += sum(0.05 * apart - p.item() for p in rows[i])
-    assert losses.contrastive(model, batch).item() == pytest.approx(expected, abs=1e-10)
+    assert objectives.contrastive(model, batch).item() == pytest.approx(expected, abs=1e-10)
 
 
 def test_info_nce_has_nothing_to_say_about_a_row_alone_or_a_negative():
@@ -183,7 +183,7 @@ def test_beta_by_hand():
         ([False, True, False], 0.0),
         ([False, False, True], back),
     ):
-        found = losses.calibration_beta(neg, nat, torch.tensor([mask]))
+        found = nce.calibration_beta(neg, nat, torch.tensor([mask]))
         assert found.tolist() == pytest.approx([math.tanh(mean)], abs=1e-7), mask
     assert abs(there - back) > 0.1
 
@@ -201,7 +201,7 @@ def test_beta_against_loops():
                 pairs = zip(neg[b, t].tolist(), nat[b, t].tolist(), strict=True)
                 found.append(sum(math.exp(p) * (p - q) for p, q in pairs))
         expected.append(math.tanh(sum(found) / len(found)) if found else 0.0)
-    assert losses.calibration_beta(neg, nat, mask).tolist() == pytest.approx(expected, abs=1e-13)
+    assert nce.calibration_beta(neg, nat, mask).tolist() == pytest.approx(expected, abs=1e-13)
     assert expected[2] == 0 and min(expected[:2]) > 0.1
 
 
@@ -211,9 +211,9 @@ def test_beta_of_what_cannot_be_and_of_what_does_not_count():
     nat = torch.tensor([[[math.log(0.5), math.log(0.5)], [0.0, 0.0]]])
     mask = torch.tensor([[True, False]])
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        found = losses.calibration_beta(neg.to(dtype), nat.to(dtype), mask)
+        found = nce.calibration_beta(neg.to(dtype), nat.to(dtype), mask)
         assert found.dtype == dtype and found.item() == pytest.approx(math.tanh(math.log(2)), abs=3e-3)
-    assert losses.calibration_beta(neg[:, :1], neg[:, :1], mask[:, :1]).tolist() == [0.0]
+    assert nce.calibration_beta(neg[:, :1], neg[:, :1], mask[:, :1]).tolist() == [0.0]
 
 
 def distilled_by_loops(logits, targets, teacher, weight, ids, mixing, temperature):
@@ -234,7 +234,7 @@ def distilled_by_loops(logits, targets, teacher, weight, ids, mixing, temperatur
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 @pytest.mark.parametrize("k", [None, 1, 3])
 def test_distillation_and_its_gradient_equal_the_plain_form(monkeypatch, k, temperature):
-    monkeypatch.setattr(losses, "CHUNK", 18)  # two rows of nine at a time
+    monkeypatch.setattr(nce, "CHUNK", 18)  # two rows of nine at a time
     generator = torch.Generator().manual_seed(3)
     logits = (3 * torch.randn(7, 9, generator=generator)).double().requires_grad_()
     teacher = (3 * torch.randn(7, 9, generator=generator)).double().log_softmax(1)
@@ -245,7 +245,7 @@ def test_distillation_and_its_gradient_equal_the_plain_form(monkeypatch, k, temp
         rest = 1 - teacher.gather(1, ids).exp().sum(1, keepdim=True)
         teacher = torch.cat([teacher.gather(1, ids), rest.log()], 1)
     arguments = (logits, targets, teacher, weight, ids, 0.3, temperature)
-    found, expected = losses.distilled(*arguments), distilled_by_loops(*arguments)
+    found, expected = nce.distilled(*arguments), distilled_by_loops(*arguments)
     assert (found - expected).abs().max() < 1e-10
     towards = torch.linspace(-1, 2, 7).double()
     pair = [torch.autograd.grad(loss, logits, towards)[0] for loss in (found, expected)]
@@ -255,21 +255,21 @@ def test_distillation_and_its_gradient_equal_the_plain_form(monkeypatch, k, temp
 def test_the_gradient_may_take_the_place_of_the_logits():
     leaf, teacher = torch.randn(5, 9).requires_grad_(), torch.randn(5, 9).log_softmax(1)
     (expected,) = torch.autograd.grad(
-        losses.distilled(leaf, torch.arange(5), teacher, torch.ones(5)).sum(), leaf
+        nce.distilled(leaf, torch.arange(5), teacher, torch.ones(5)).sum(), leaf
     )
     logits = leaf + 0
-    losses.distilled(logits, torch.arange(5), teacher, torch.ones(5), overwrite=True).sum().backward()
+    nce.distilled(logits, torch.arange(5), teacher, torch.ones(5), overwrite=True).sum().backward()
     assert torch.equal(leaf.grad, expected) and torch.equal(logits, expected)
     squared = leaf.exp()  # needs its result for its own gradient
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        losses.distilled(squared, torch.arange(5), teacher, torch.ones(5), overwrite=True).sum().backward()
+        nce.distilled(squared, torch.arange(5), teacher, torch.ones(5), overwrite=True).sum().backward()
 
 
 def test_nothing_is_left_beside_the_named_tokens():
     """A remaining mass of 0, and a student that gives the others next to nothing."""
     logits = torch.tensor([[200.0, 0.0, -1.0, -2.0]], requires_grad=True)
     teacher, ids = torch.tensor([[math.log(0.5), math.log(0.5), float("-inf")]]), torch.tensor([[0, 1]])
-    loss = losses.distilled(logits, torch.tensor([0]), teacher, torch.ones(1), ids, mixing=1.0)
+    loss = nce.distilled(logits, torch.tensor([0]), teacher, torch.ones(1), ids, mixing=1.0)
     loss.sum().backward()
     assert loss.item() == pytest.approx(100)
     assert logits.grad.tolist()[0] == pytest.approx([0.5, -0.5, 0.0, 0.0])
@@ -278,7 +278,7 @@ def test_nothing_is_left_beside_the_named_tokens():
 def test_distillation_of_bfloat16_is_taken_in_float32():
     logits = (5 * torch.randn(6, 50)).bfloat16().requires_grad_()
     teacher, targets = torch.randn(6, 50).log_softmax(1), torch.arange(6)
-    found = losses.distilled(logits, targets, teacher, torch.ones(6))
+    found = nce.distilled(logits, targets, teacher, torch.ones(6))
     exact = logits.detach().double()
     expected = distilled_by_loops(exact, targets, teacher.double(), torch.ones(6), None, 0.5, 1.0)
     assert found.dtype == torch.float32
@@ -299,7 +299,7 @@ def test_distillation_objective_by_hand():
                 soft = -(teacher * torch.log_softmax(out[b, t - 1] / 2, 0)).sum()
                 expected += 0.75 * hard + 0.25 * batch["weight"][b] * 4 * soft
                 line += 1
-    assert losses.distillation(model, batch).item() == pytest.approx(expected.item(), abs=1e-10)
+    assert objectives.distillation(model, batch).item() == pytest.approx(expected.item(), abs=1e-10)
 
 
 def test_log_one_minus_is_finite_at_certainty():
@@ -312,36 +312,36 @@ def test_log_one_minus_is_finite_at_certainty():
     assert log_p.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", losses.OBJECTIVES)
+@pytest.mark.parametrize("name", objectives.OBJECTIVES)
 def test_a_batch_without_targets_has_no_loss_and_no_gradient(name):
     model, batch = make("llama"), make_batch()
     batch["loss_mask"] = torch.zeros_like(batch["loss_mask"])
     batch["teacher_log_probs"] = batch["teacher_log_probs"][:0]
-    loss = losses.OBJECTIVES[name](model, batch)
+    loss = objectives.OBJECTIVES[name](model, batch)
     loss.backward()
     assert loss.item() == 0.0
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", losses.OBJECTIVES)
+@pytest.mark.parametrize("name", objectives.OBJECTIVES)
 def test_padding_does_not_count(name):
     model, narrow = make("llama"), {}
     wide = make_batch()
     for key, value in wide.items():
         narrow[key] = value[:, :7] if value.shape == (4, 9) else value
     wide["input_ids"] = wide["input_ids"] + 5 * (wide["attention_mask"] == 0)  # any token may stand there
-    objective = losses.OBJECTIVES[name]
+    objective = objectives.OBJECTIVES[name]
     assert objective(model, wide).item() == pytest.approx(objective(model, narrow).item(), abs=1e-11)
 
 
 def test_a_model_without_output_layer_is_refused():
     with pytest.raises(ValueError, match="model must have an output layer over the vocabulary; LlamaModel"):
-        losses.likelihood(LlamaModel(LlamaConfig(**SMALL)), make_batch())
+        objectives.likelihood(LlamaModel(LlamaConfig(**SMALL)), make_batch())
 
 
 def test_the_hook_goes_when_the_forward_fails():
     model, batch = make("llama"), make_batch()
     batch["input_ids"] = batch["input_ids"] + 100
     with pytest.raises(IndexError):
-        losses.likelihood(model, batch)
+        objectives.likelihood(model, batch)
     assert model(make_batch()["input_ids"]).logits.shape == (4, 9, 23)

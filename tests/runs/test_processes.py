@@ -19,7 +19,7 @@ from negdistill.inference.engine import Engine
 from negdistill.inference.sample import sample
 from negdistill.method.nat import attach
 from negdistill.runs.digests import digest_tree
-from negdistill.runs.folder import MANIFEST, RunFolder
+from negdistill.runs.folder import MANIFEST, Manifest, RunFolder
 from negdistill.runs.processes import SharedFolder, all_gather, processes, shard
 from negdistill.training import teacher_cache as nce
 from negdistill.training.batching import Example, encode, pad_id
@@ -161,7 +161,7 @@ def test_the_cache_is_that_of_one_bit_for_bit(results):
 
 def test_a_process_alone_has_all_of_it(tmp_path):
     assert shard([1, 2, 3]) == all_gather([1, 2, 3]) == [1, 2, 3]
-    shared = SharedFolder(tmp_path, lambda folder: RunFolder.start(folder))
+    shared = SharedFolder(tmp_path, Manifest())
     with shared.own.create("a.txt") as path:
         path.write_text("a")
     assert shared.own is shared.run is shared.collect() and digest_tree(tmp_path).keys() == {

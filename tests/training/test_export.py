@@ -153,7 +153,7 @@ def test_the_card_says_what_it_was_made_from(out, fits):
     assert (
         made["inputs"]["examples"] and made["versions"]["torch"] and made["seed"] == 0 and made["seconds"] > 0
     )
-    path = fits["NCE"].path
+    path = fits["NCE"].trajectory
     right = path[path["epoch"] == path["epoch"].max()]["correct"].mean()
     assert f"| valid | 4 | {right:.1%} |" in text and "keep their own licences" in text
     assert str(out.parent) not in text.replace(f"`{out.as_posix()}/base`", "")

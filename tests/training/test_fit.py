@@ -590,7 +590,7 @@ class Watch:
 
 def test_a_path_keeps_the_rate_as_it_was_given(student, data, tmp_path):
     config = replace(CONFIG, train=replace(CONFIG.train, lr=0.0003))  # reading floats fast would change it
-    path = fit("CoT KD", student, data, config, tmp_path, on_epoch=Watch()).path
+    path = fit("CoT KD", student, data, config, tmp_path, on_epoch=Watch()).trajectory
     assert (path["lr"] == 0.0003).all()
 
 
@@ -620,9 +620,9 @@ def test_an_interrupted_fit_continues_to_the_same_weights(tmp_path, student, dat
     with adapted(student, resumed) as trained:
         assert torch.equal(logits(trained.model), expected)
     drop = ["seconds"]
-    pd.testing.assert_frame_equal(resumed.path.drop(columns=drop), whole.path.drop(columns=drop))
+    pd.testing.assert_frame_equal(resumed.trajectory.drop(columns=drop), whole.trajectory.drop(columns=drop))
     assert {path.name for path in resumed.folder.iterdir()} == {
-        *("adapter", "fit.json", "history.csv", "manifest.json", "path.jsonl"),
+        *("adapter", "fit.json", "history.csv", "manifest.json", "trajectory.jsonl"),
     }
 
 
@@ -631,17 +631,17 @@ def test_path_has_the_costs_of_each_epoch(tmp_path, student, data, fits):
     config = replace(CONFIG, train=replace(CONFIG.train, epochs=4))
     one = fit("NAT", student, data, config, tmp_path, neg=neg, on_epoch=Watch())
     per_epoch = -(-len(data.positives) // BATCH)
-    assert one.path["epoch"].tolist() == [2, 2, 4, 4]
-    assert one.path["steps"].tolist() == [neg.steps + k * per_epoch for k in (2, 2, 4, 4)]
+    assert one.trajectory["epoch"].tolist() == [2, 2, 4, 4]
+    assert one.trajectory["steps"].tolist() == [neg.steps + k * per_epoch for k in (2, 2, 4, 4)]
     half = one.history[one.history["epoch"] == 2]["tokens"].iloc[-1]
-    assert one.path["tokens"].tolist() == [neg.tokens + half] * 2 + [neg.tokens + one.tokens] * 2
-    assert one.path["problem_id"].tolist() == ["1", "2", "1", "2"]
-    assert one.path["correct"].tolist() == [True, False] * 2
-    assert one.path["seconds"].iloc[-1] == pytest.approx(one.total_seconds)
-    assert set(one.path["method"]) == {"NAT"} and set(one.path["lr"]) == {3e-3}
+    assert one.trajectory["tokens"].tolist() == [neg.tokens + half] * 2 + [neg.tokens + one.tokens] * 2
+    assert one.trajectory["problem_id"].tolist() == ["1", "2", "1", "2"]
+    assert one.trajectory["correct"].tolist() == [True, False] * 2
+    assert one.trajectory["seconds"].iloc[-1] == pytest.approx(one.total_seconds)
+    assert set(one.trajectory["method"]) == {"NAT"} and set(one.trajectory["lr"]) == {3e-3}
     with adapted(student, one) as trained:
-        assert one.path["norm"].iloc[-1] == pytest.approx(float(logits(trained.model).norm()), rel=1e-5)
-        assert one.path["norm"].iloc[0] != one.path["norm"].iloc[-1]
+        assert one.trajectory["norm"].iloc[-1] == pytest.approx(float(logits(trained.model).norm()), rel=1e-5)
+        assert one.trajectory["norm"].iloc[0] != one.trajectory["norm"].iloc[-1]
     ends = one.history.dropna(subset="accuracy_valid")
     assert ends["epoch"].tolist() == [2, 4] and ends["accuracy_test"].tolist() == [0.0, 0.0]
 
@@ -665,7 +665,8 @@ def test_a_damaged_fit_is_refused(tmp_path, student, data):
     path = one.folder / "adapter/adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(
-        ValueError, match=r"adapter_model.safetensors is not as manifest.json recorded it; make it"
+        ValueError,
+        match=r"adapter_model.safetensors is not as manifest.json recorded it; remove",
     ):
         fit("CoT KD", student, data, CONFIG, tmp_path)
     with pytest.raises(FileNotFoundError, match="no run in"):

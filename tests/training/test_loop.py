@@ -18,7 +18,7 @@ from safetensors import safe_open
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from negdistill.data.prompts import format_prompt
-from negdistill.method.objectives import likelihood
+from negdistill.method.objectives import likelihood, unlikelihood
 from negdistill.training.batching import Example, batches, encode, real_text_tokenizer
 from negdistill.training.checkpoint import CHECKPOINT
 from negdistill.training.loop import COLUMNS, TrainConfig, learning_rate, train
@@ -302,9 +302,37 @@ def test_checkpoints_of_other_runs_are_refused(tmp_path):
         model, data, changed, objective = arguments
         before = weights(model)
         with pytest.raises(
-            ValueError, match=f"another run, .*{CHECKPOINT}: other {part}; choose another folder"
+            ValueError, match=f"{CHECKPOINT} belongs to another run: other {part}; choose another folder"
         ):
             train(model, TOKENIZER, data, changed, objective, tmp_path)
+        assert same(weights(model), before)
+
+
+def test_a_run_of_another_adapter_or_objective_is_refused(tmp_path):
+    settings, examples = config(max_steps=3), make_examples()
+    train(make_lora(), TOKENIZER, examples, settings, partial(unlikelihood, weight=0.1), tmp_path)
+    with pytest.raises(ValueError, match="other objective"):
+        train(make_lora(), TOKENIZER, examples, settings, partial(unlikelihood, weight=0.2), tmp_path)
+    dropped = make_lora()
+    next(module for module in dropped.modules() if isinstance(module, torch.nn.Dropout)).p = 0.5
+    started = make_lora()
+    with torch.no_grad():
+        next(p for p in started.parameters() if p.requires_grad).add_(0.01)
+    for model in (dropped, started):
+        with pytest.raises(ValueError, match="other model"):
+            train(model, TOKENIZER, examples, settings, partial(unlikelihood, weight=0.1), tmp_path)
+
+
+def test_any_flipped_byte_of_a_checkpoint_is_refused(tmp_path):
+    settings, examples = config(max_steps=3), make_examples(6)
+    train(make_lora(), TOKENIZER, examples, settings, out_dir=tmp_path)
+    path = tmp_path / CHECKPOINT
+    whole = path.read_bytes()
+    for place in [*range(3, 400, 40), *range(400, len(whole), len(whole) // 24)]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        before = weights(model := make_lora())
+        with pytest.raises(ValueError, match=rf"{CHECKPOINT} (is damaged|belongs to another run)"):
+            train(model, TOKENIZER, examples, settings, out_dir=tmp_path)
         assert same(weights(model), before)
 
 

@@ -164,7 +164,7 @@ def test_a_killed_pass_continues_to_the_same_cache(model, rows, tmp_path, monkey
 
 def test_a_foreign_or_stale_cache_is_refused(model, rows, tmp_path, monkeypatch):
     build(model, rows, tmp_path)
-    with pytest.raises(ValueError, match="holds the cache of another pass: other data; choose another"):
+    with pytest.raises(ValueError, match="belongs to another run: other data; choose another"):
         build(model, rows[:-1], tmp_path)
     with pytest.raises(ValueError, match="other model"):
         build(make_nat(seed=5), rows, tmp_path)
@@ -298,7 +298,7 @@ def test_training_asks_for_the_right_teacher(model, rows, tmp_path):
     with pytest.raises(ValueError, match="teacher must be made for these examples in this order; it was"):
         train(student(), TOKENIZER, EXAMPLES[::-1], *arguments, teacher=cache.teacher())
     train(student(), TOKENIZER, EXAMPLES, *arguments, teacher=cache.teacher())
-    with pytest.raises(ValueError, match="out_dir holds the checkpoint of another run, .*: other teacher"):
+    with pytest.raises(ValueError, match="checkpoint.safetensors belongs to another run: other teacher"):
         train(student(), TOKENIZER, EXAMPLES, *arguments, teacher=cache.teacher("none"))
 
 

@@ -1,0 +1,103 @@
+"""Identity: digests of all in a student or an objective that a result depends on.
+
+    model       every weight, the configuration, scale and dropout of adapters, the ids that end an answer
+    tokenizer   vocabulary, normaliser, splitting, special tokens, chat template
+    objective   its source and the values that it carries along
+
+Two models of equal weights differ where one rotates its positions by another base, so both are read.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from negdistill.runs.digests import digest_json, digest_weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from negdistill.training.students import Student
+
+_NAMES = {
+    "_name_or_path",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+}  # change no result
+_STATE = ("padding", "truncation")  # of a tokenizer: how it was last called
+
+
+def digest_model(model: nn.Module) -> str:
+    """sha256 of a model, with its adapters if it carries any."""
+    values = [digest_weights(model.named_parameters()), _config(model), _adapters(model)]
+    return digest_json([*values, _ends(model)])
+
+
+def digest_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """sha256 of how a tokenizer turns text into tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    core = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
+    core = {name: value for name, value in core.items() if name not in _STATE}
+    special = {name: str(value) for name, value in tokenizer.special_tokens_map.items()}
+    return digest_json([core, special, getattr(tokenizer, "chat_template", None)])
+
+
+def digest_student(student: Student) -> dict[str, str]:
+    """What a result of a student follows from, for a manifest's inputs: student and tokenizer."""
+    return {"student": digest_model(student.model), "tokenizer": digest_tokenizer(student.tokenizer)}
+
+
+def digest_objective(objective: Callable) -> str:
+    """sha256 of a function: its name, source and defaults, and what it or a partial of it carries along."""
+    return digest_json(_carried(objective))
+
+
+def _carried(function: Callable) -> list:
+    if isinstance(function, partial):
+        filled = repr(function.args), repr(sorted(function.keywords.items()))
+        return ["partial", _carried(function.func), *filled]
+    if not inspect.isroutine(function):  # an object that can be called
+        return [type(function).__qualname__, _source(type(function)), repr(sorted(vars(function).items()))]
+    cells = [repr(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
+    defaults = [repr(getattr(function, name, None)) for name in ("__defaults__", "__kwdefaults__")]
+    return [function.__module__, function.__qualname__, _source(function), defaults, cells]
+
+
+def _source(thing: object) -> str:
+    try:
+        return inspect.getsource(thing)
+    except (OSError, TypeError):  # typed at a prompt, or built in
+        return repr(getattr(getattr(thing, "__code__", None), "co_code", ""))
+
+
+def _config(model: nn.Module) -> object:
+    config = getattr(model, "config", None)
+    return None if config is None else _without_names(json.loads(config.to_json_string()))
+
+
+def _without_names(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _without_names(inner) for name, inner in value.items() if name not in _NAMES}
+    return [_without_names(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _adapters(model: nn.Module) -> list:
+    """Scale, dropout and unit of every adapted layer, of PEFT or of NAT."""
+    found: list = []
+    for name, module in model.named_modules():
+        if hasattr(module, "lora_A"):
+            unit = getattr(getattr(module, "state", None), "config", None)
+            found.append([name, repr(getattr(module, "scaling", None)), repr(unit)])
+        if isinstance(module, nn.Dropout):
+            found.append([name, module.p])
+    return found
+
+
+def _ends(model: nn.Module) -> object:
+    return getattr(getattr(model, "generation_config", None), "eos_token_id", None)

@@ -1,0 +1,133 @@
+"""Identity: everything that changes an answer changes the digest, and nothing else does."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from tiny import tiny
+from tokenizers import normalizers
+from torch import nn
+
+from negdistill.data import arithmetic
+from negdistill.method.nat import attach
+from negdistill.method.nat_unit import NATConfig
+from negdistill.method.objectives import likelihood, unlikelihood
+from negdistill.training.identity import digest_model, digest_objective, digest_student, digest_tokenizer
+
+
+def set_config(name, value):
+    return lambda model: setattr(model.config, name, value)
+
+
+def flip(model):
+    with torch.no_grad():
+        model.lm_head.weight[3, 5] += 2**-20
+
+
+def end(model):
+    model.generation_config.eos_token_id = [2, 5]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        set_config("rope_parameters", {"rope_type": "default", "rope_theta": 5.0}),
+        set_config("max_position_embeddings", 48),
+        set_config("eos_token_id", 7),
+        set_config("rms_norm_eps", 1e-3),
+        flip,
+        end,
+    ],
+)
+def test_what_changes_an_answer_changes_the_digest_of_a_model(change):
+    one, other = tiny().model, tiny().model
+    assert digest_model(one) == digest_model(other)
+    change(other)
+    assert digest_model(one) != digest_model(other)
+
+
+def test_where_a_model_came_from_does_not_count():
+    one, other = tiny().model, tiny().model
+    other.config.name_or_path = "elsewhere"
+    assert digest_model(one) == digest_model(other)
+
+
+def lora(**changes):
+    torch.manual_seed(0)
+    settings = {"r": 2, "lora_alpha": 4, "lora_dropout": 0.1, "target_modules": ["q_proj"]}
+    return get_peft_model(tiny().model, LoraConfig(**{**settings, **changes}))
+
+
+def nat(**changes):
+    torch.manual_seed(0)
+    return attach(tiny().model, NATConfig(**{"r": 2, "unit_dim": 3, "dropout": 0.1, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("make", "changes"),
+    [
+        (lora, {"lora_alpha": 8}),
+        (lora, {"lora_dropout": 0.2}),
+        (nat, {"lora_alpha": 8}),
+        (nat, {"dropout": 0.2}),
+        (nat, {"shift": 0.25}),
+        (nat, {"mix": "sum"}),
+    ],
+)
+def test_settings_of_an_adapter_count(make, changes):
+    assert digest_model(make()) == digest_model(make()) != digest_model(make(**changes))
+
+
+def test_settings_of_a_tokenizer_count_and_how_it_was_called_does_not():
+    one, other = arithmetic.tokenizer(), arithmetic.tokenizer()
+    before = digest_tokenizer(one)
+    one(["1", "1 2 3"], padding=True, truncation=True, max_length=2)
+    assert digest_tokenizer(one) == before
+    other.backend_tokenizer.normalizer = normalizers.Lowercase()
+    assert digest_tokenizer(other) != before
+    other = arithmetic.tokenizer()
+    other.eos_token = "<pad>"
+    assert digest_tokenizer(other) != before
+    other = arithmetic.tokenizer()
+    other.chat_template = "{{ messages }}"
+    assert digest_tokenizer(other) != before
+
+
+def test_a_student_is_both():
+    student = tiny()
+    assert digest_student(student) == {
+        "student": digest_model(student.model),
+        "tokenizer": digest_tokenizer(student.tokenizer),
+    }
+
+
+class Scaled:
+    def __init__(self, weight):
+        self.weight = weight
+
+    def __call__(self, model: nn.Module, batch) -> torch.Tensor:
+        return self.weight * likelihood(model, batch)
+
+
+def test_objectives_of_one_name_are_told_apart():
+    def scaled(weight):
+        def objective(model, batch):
+            return weight * likelihood(model, batch)
+
+        return objective
+
+    many = [
+        likelihood,
+        unlikelihood,
+        partial(unlikelihood, weight=0.1),
+        partial(unlikelihood, weight=0.2),
+        scaled(1),
+        scaled(2),
+        Scaled(1),
+        Scaled(2),
+    ]
+    assert len({digest_objective(one) for one in many}) == len(many)
+    assert digest_objective(scaled(1)) == digest_objective(scaled(1))
+    assert digest_objective(copy.copy(many[3])) == digest_objective(many[3])
