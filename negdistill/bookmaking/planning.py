@@ -1,7 +1,9 @@
 """Planning: which notebooks there are, under which parameters, and which of them are out of date.
 
-    key = code cells and tags, parameters, package, constraints.txt, data at hand,
+    key = code cells and tags, parameters, all modules that these import, constraints.txt, data at hand,
           results of the notebooks needed                        equal to the key stored: up to date
+
+A module that only draws is not among those modules: a figure changes no result.
 
 `negdistill.pipeline` says what a notebook has to look like and where its results go.
 """
@@ -20,12 +22,13 @@ from nbformat import NotebookNode
 
 from negdistill.checks import check_choice
 from negdistill.data.sources import data_folder
-from negdistill.runs.digests import digest_file, digest_json, digest_tree
+from negdistill.runs.digests import PACKAGE, digest_code, digest_file, digest_json, digest_tree, imported
 from negdistill.runs.files import atomic_path
 from negdistill.runs.folder import Manifest
 
 NOTEBOOK = re.compile(r"[0-9]{2}_\w+\.ipynb")
 FORCED, MISSING = "forced", "artefacts missing"
+DRAWING = {f"{PACKAGE}.bookmaking.plots"}
 
 
 class Failure(RuntimeError):
@@ -204,8 +207,9 @@ def data_at_hand() -> list[list]:
 
 def shared_inputs(root: Path, profile: str) -> dict[str, str]:
     """Digests of what every notebook depends on."""
+    files = {name: digest for name, digest in digest_tree(root / PACKAGE).items() if not name.endswith(".py")}
     return {
-        "package": digest_json(digest_tree(root / "negdistill")),
+        "files": digest_json(files),
         "constraints": digest_file(root / "constraints.txt"),
         "data": digest_json([] if profile == "smoke" else data_at_hand()),
     }
@@ -224,7 +228,10 @@ def inputs_of(job: Job, shared: Mapping[str, str], done: Mapping[str, Manifest |
     results = {
         need: digest_json([made.key, made.artifacts]) if (made := done[need]) else "" for need in job.needs
     }
-    return {"notebook": digest_cells(read(job.source)), **shared, **results}
+    source = read(job.source)
+    modules = imported(ast.parse("\n".join(cell.source for cell in source.cells if cell.cell_type == "code")))
+    package = digest_code(*(modules - DRAWING), source=job.source.parents[1])
+    return {"notebook": digest_cells(source), "package": package, **shared, **results}
 
 
 def damage(job: Job, made: Manifest) -> str | None:

@@ -19,6 +19,8 @@ ONE = ["00_one"]
 BOTH = ["00_one", "01_two"]
 
 FIRST = """from negdistill.runs.folder import RunFolder
+if n < 0:
+    from negdistill.bookmaking import plots
 folder = RunFolder.start(run_dir, parameters={"n": n}, seed=seed)
 with folder.create("numbers.txt") as path:
     path.write_text(" ".join(map(str, range(n))))
@@ -52,8 +54,9 @@ def ran(tmp_path_factory) -> Path:
     (folder / "profiles").mkdir(parents=True)
     (folder / "profiles" / "smoke.yml").touch()
     (folder / "profiles" / "quick.yml").write_text("00_one: {n: 5}\n")
-    (root / "negdistill").mkdir()
-    (root / "negdistill" / "module.py").write_text("x = 1\n")
+    for name in ("runs/folder", "bookmaking/plots"):
+        (root / "negdistill" / name).parent.mkdir(parents=True)
+        (root / "negdistill" / f"{name}.py").write_text("x = 1\n")
     (root / "constraints.txt").write_text("torch==2.13.0\n")
     one = "n = 2  # numbers\nseed = 0\nrun_dir = '../_runs/smoke/00_one'"
     nbformat.write(notebook("One", one, FIRST), folder / "00_one.ipynb")
@@ -105,7 +108,7 @@ def test_parameters_reach_the_notebook_and_artefacts_the_next(ran):
 
 def test_the_executed_notebook_carries_its_provenance(ran):
     made = Manifest.from_dict(executed(ran, "00_one").metadata["negdistill"]["manifest"])
-    assert set(made.inputs) == {"notebook", "package", "constraints", "data"}
+    assert set(made.inputs) == {"notebook", "package", "files", "constraints", "data"}
     assert made.parameters == {"n": 5, "seed": 0, "run_dir": "../_runs/quick/00_one"}
     assert made.seed == 0 and set(made.artifacts) == {"numbers.txt"}
     assert 0 < made.seconds < 120 and made.machine["cores"] >= 1 and "torch" in made.versions
@@ -154,8 +157,9 @@ def test_the_command_line_changes_a_parameter(root):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda root: (root / "negdistill" / "module.py").write_text("x = 2\n"), "package changed"),
-        (lambda root: (root / "negdistill" / "data.json").write_text("{}"), "package changed"),
+        (lambda root: (root / "negdistill/runs/folder.py").write_text("x = 2\n"), "package changed"),
+        (lambda root: (root / "negdistill/bookmaking/plots.py").write_text("x = 2\n"), ""),
+        (lambda root: (root / "negdistill/data.json").write_text("{}"), "files changed"),
         (lambda root: (root / "constraints.txt").write_text("torch==2.14.0\n"), "constraints changed"),
         (lambda root: edit(root / "notebooks" / "00_one.ipynb", 2, FIRST + "\n1"), "notebook changed"),
         (
@@ -247,7 +251,7 @@ def test_a_failing_notebook_keeps_its_banner_and_stops_the_run(root):
     ]
     failed = nbformat.read(folder / "00_one.failed.ipynb", as_version=4)
     assert "An Exception was encountered" in failed.cells[0].source and "color:red" in failed.cells[0].source
-    assert states(root)["00_one"] == "notebook changed"
+    assert states(root)["00_one"] == "notebook changed, package changed"
 
     edit(root / "notebooks" / "00_one.ipynb", 2, FIRST)
     assert runs(root) == []  # the result of before the edit is still there
@@ -293,9 +297,9 @@ def test_the_command_line_says_what_happened(root):
     process = command(root, "run", "--only", "01", stderr=subprocess.PIPE)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert out == "00_one: up to date\n01_two: running (notebook changed)\n"
+    assert out == "00_one: up to date\n01_two: running (notebook changed, package changed)\n"
     assert "error: 01_two failed" in err and "ZeroDivisionError: division by zero" in err
-    assert "negdistill/pipeline.py" not in err  # the notebook's traceback, not ours
+    assert "bookmaking/pipeline.py" not in err  # the notebook's traceback, not ours
 
     process = command(root, "run", "-p", "m=1", stderr=subprocess.PIPE)
     out, err = process.communicate(timeout=60)
