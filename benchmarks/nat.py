@@ -37,21 +37,17 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from negdistill.method.nat import attach
-from negdistill.method.nat_unit import DualLinear, NATConfig
+from negdistill.method.nat_unit import UNIT, DualLinear, NATConfig, integrate_plain
 
 TOLERANCE = 1e-10  # of the largest difference in float64, relative to the largest number
 
 
 def literal(layer: DualLinear, x: Tensor) -> Tensor:
     """The formula as it is printed: both branches formed, scored, and sent through the value matrices."""
-    y = layer.base_layer(x)
     seen = {"pos": F.dropout(x, layer.dropout, layer.training), "neg": x}
-    h = {b: y + layer.scaling[b] * layer.lora_B[b](layer.lora_A[b](seen[b])) for b in seen}
-    query = layer.query(x)
-    scores = torch.stack([(query * layer.key(h[b])).sum(-1) for b in h], dim=-1)
-    alpha = torch.softmax(scores, dim=-1) + torch.tensor([0.5, -0.5], dtype=x.dtype, device=x.device)
-    values = [layer.value_out(F.gelu(layer.value_in(h[b]))) for b in h]
-    return y + alpha[..., :1] * values[0] + alpha[..., 1:] * values[1]
+    branches = (layer.scaling[b] * layer.lora_B[b](layer.lora_A[b](seen[b])) for b in seen)
+    unit = (getattr(layer, part).weight for part in UNIT)
+    return integrate_plain(x, layer.base_layer(x), *branches, *unit)[0]
 
 
 # --- measuring ----------------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ import numpy as np
 import pandas as pd
 
 RESAMPLES = 4000
+MARGIN = 0.02  # differences of accuracy within it do not matter
+VERDICTS = ("holds", "opposite", "no difference that matters", "undecided")
 
 
 class Interval(NamedTuple):
@@ -113,14 +115,22 @@ def paired(
     return Difference(value, low, high, p)
 
 
-def iou(solved_a: set, solved_b: set, level: float = 0.95) -> Interval:
-    """Intersection over union of two solved sets of one run each (0 where both are empty).
+def verdict(difference: Difference, sign: int = 1) -> str:
+    """One of VERDICTS, from the interval of a difference alone.
 
-    Given the size of the union, the number solved by both is binomial, so the interval is Wilson's.
+    sign  of the difference that is claimed: 1 or -1
+
+    holds                       all of the interval lies on the claimed side of 0
+    opposite                    all of it on the other side
+    no difference that matters  all of it within MARGIN of 0
+    undecided                   otherwise
     """
-    union = len(solved_a | solved_b)
-    both = len(solved_a & solved_b)
-    return Interval(both / union if union else 0.0, *wilson(both, union, level))
+    low, high = sorted((sign * difference.low, sign * difference.high))
+    if low > 0:
+        return VERDICTS[0]
+    if high < 0:
+        return VERDICTS[1]
+    return VERDICTS[2] if -MARGIN <= low and high <= MARGIN else VERDICTS[3]
 
 
 def overlap(

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import json
 import os
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 
 from negdistill.data.tasks import load_task
+from negdistill.runs.digests import digest_file
 from negdistill.training.method_table import METHODS
 
 
@@ -24,13 +26,14 @@ def data_dir() -> Path:
 def answered(tmp_path_factory) -> Path:
     """Predictions as chapters 05 to 09 leave them, in a folder: 3 seeds, 35 questions, answers at random."""
     folder, chance = tmp_path_factory.mktemp("answered"), np.random.default_rng(0)
-    asked = [problem.id for problem in load_task("arithmetic").questions("test", 35, 0)]
+    level = {problem.id: problem.level for problem in load_task("arithmetic").questions("test", 35, 0)}
 
     def rows(methods, **columns):
         frame = pd.MultiIndex.from_product(
-            [methods, [0, 1, 2], asked], names=["method", "seed", "problem_id"]
+            [methods, [0, 1, 2], list(level)], names=["method", "seed", "problem_id"]
         )
         frame = frame.to_frame(index=False).assign(**columns)
+        frame["level"] = frame["problem_id"].map(level)
         rate = frame["method"].map({method: 0.3 + 0.1 * (n % 5) for n, method in enumerate(methods)})
         return frame.assign(answer="7", correct=chance.random(len(frame)) < rate)
 
@@ -39,7 +42,7 @@ def answered(tmp_path_factory) -> Path:
     trained = ["Fine-tune", "CoT KD", "MIX", "CL", "NT", "UL", "NAT", "NCE"]
     places = ["test", "longer", "reworded"]
     of = {
-        "05_baselines": [
+        "methods": [
             *(rows(taught, teacher=t, budget="equal steps", questions=70) for t in ("weak", "strong")),
             *(
                 rows(compared, teacher=t, budget=budget, questions=n)
@@ -47,18 +50,22 @@ def answered(tmp_path_factory) -> Path:
                 for budget, n in (("equal tokens", 70), ("best point", 70), ("equal steps", 35))
             ),
         ],
-        "06_nce": [rows(["CoT KD", "NAT", *(name for name, row in METHODS.items() if row.beta_mode)])],
-        "07_asc": [
+        "nce": [rows(["CoT KD", "NAT", *(name for name, row in METHODS.items() if row.beta_mode)])],
+        "votes": [
             rows([f"{student}, {rule}" for rule in ("SC", "WS", "WS per token", "ASC")])
             for student in ("CoT KD", "NAT", "NCE")
         ],
-        "08_generalization": [
+        "shifted": [
             rows([*trained, "CoT KD, longer", *votes], set=place)
             for votes in [[f"{student}, {rule}" for student in ("CoT KD", "NCE") for rule in ("SC", "ASC")]]
             for place in places
         ],
-        "09_ablations": [rows(["CoT KD", "NAT"], variant=name) for name in ("as it is", "rank 2")],
+        "ablations": [rows(["CoT KD", "NAT"], variant=name) for name in ("as it is", "rank 2")],
     }
     for name, parts in of.items():
-        pd.concat(parts).to_parquet(folder / f"{name}.parquet", index=False)
+        path = folder / f"chapter_{name}.parquet"
+        pd.concat(parts).to_parquet(path, index=False)
+        made = {"predictions": name, "manifest": {"artifacts": {"predictions.parquet": digest_file(path)}}}
+        notebook = {"cells": [], "metadata": {"negdistill": made}, "nbformat": 4, "nbformat_minor": 5}
+        path.with_suffix(".ipynb").write_text(json.dumps(notebook))
     return folder

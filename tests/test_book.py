@@ -142,6 +142,31 @@ def test_every_equation_of_the_method_is_in_the_paper_map():
     assert labels == set(re.findall(r"\{eq\}`([\w-]+)`", text_of(BOOK / "paper_map.md")))
 
 
+def equations_named():
+    """Equation labels by the full name of what implements them, from the docstrings of the package."""
+    found = {}
+    for module, tree in modules(ROOT).items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                labels = set(re.findall(r"\beq-\w+", ast.get_docstring(node) or ""))
+                found |= {f"{module}.{node.name}": labels} if labels else {}
+    return found
+
+
+def test_every_equation_of_the_method_is_named_by_what_implements_it():
+    labels = set(re.findall(r"^\$\$ \(([\w-]+)\)$", text_of(BOOK / "method.md"), re.MULTILINE))
+    assert set().union(*equations_named().values()) == labels
+
+
+def test_what_implements_an_equation_is_in_its_row_of_the_paper_map():
+    rows = {
+        label: row for row in rows_of("paper_map.md") for label in re.findall(r"\{eq\}`([\w-]+)`", row[1])
+    }
+    for name, labels in equations_named().items():
+        for label in labels:
+            assert name.rpartition(".")[2] in rows[label][2], (name, label)
+
+
 def messages():
     """Every text of the package with "…" for what is filled in, as troubleshooting.md writes them."""
     found = []

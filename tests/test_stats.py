@@ -7,7 +7,16 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from negdistill.stats import Interval, bootstrap_accuracy, iou, overlap, overlap_difference, paired, wilson
+from negdistill.stats import (
+    Difference,
+    Interval,
+    bootstrap_accuracy,
+    overlap,
+    overlap_difference,
+    paired,
+    verdict,
+    wilson,
+)
 
 
 def frame_of(correct, method="A", first_seed=0):
@@ -178,14 +187,11 @@ def test_no_difference_is_rarely_found():
     assert found <= 0.09 * 150
 
 
-def test_iou_of_the_papers_counts():
-    a, b = set(range(253)), set(range(224, 224 + 166))
-    value, low, high = iou(a, b)
-    assert len(a & b) == 29
-    assert value == pytest.approx(29 / 390) and round(value, 3) == 0.074
-    assert (low, high) == pytest.approx(wilson(29, 390))
-    assert iou(set(), set()) == Interval(0.0, 0.0, 1.0)
-    assert iou({1}, {1}).value == 1.0
+def test_overlap_of_the_papers_counts():
+    a, b = np.arange(400) < 253, (np.arange(400) >= 224) & (np.arange(400) < 390)
+    value, low, high = overlap(frame_of(a[None]), frame_of(b[None]))
+    assert (a & b).sum() == 29 and value == pytest.approx(29 / 390) and round(value, 3) == 0.074
+    assert low < value < high
 
 
 def test_overlap_equals_the_loop():
@@ -204,8 +210,8 @@ def test_overlap_of_one_seed_agrees_with_sets():
     rng = np.random.default_rng(11)
     a, b = rng.random((1, 500)) < 0.4, rng.random((1, 500)) < 0.3
     crossed = overlap(frame_of(a), frame_of(b))
-    sets = iou(set(np.flatnonzero(a[0])), set(np.flatnonzero(b[0])))
-    assert crossed == pytest.approx(sets, abs=0.01)
+    both, union = (a & b).sum(), (a | b).sum()
+    assert crossed == pytest.approx((both / union, *wilson(both, union)), abs=0.01)
     nothing = frame_of(np.zeros((1, 5)))
     assert overlap(nothing, nothing) == Interval(0.0, 0.0, 1.0)
 
@@ -270,3 +276,24 @@ def test_overlap_difference_equals_the_loop():
     assert same == (0, 0, 0, 1)
     with pytest.raises(ValueError, match="both frames must hold the same questions"):
         overlap_difference(frame_of(layers[0]), frame_of(layers[1]), frame_of(layers[2][:, :9]))
+
+
+# --- verdicts -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "sign", "expected"),
+    [
+        (0.001, 0.2, 1, "holds"),
+        (0.001, 0.01, 1, "holds"),
+        (-0.2, -0.001, 1, "opposite"),
+        (-0.2, -0.001, -1, "holds"),
+        (0.001, 0.2, -1, "opposite"),
+        (-0.02, 0.02, 1, "no difference that matters"),
+        (-0.019, 0.0, -1, "no difference that matters"),
+        (0.0, 0.03, 1, "undecided"),
+        (-0.03, 0.01, -1, "undecided"),
+    ],
+)
+def test_a_verdict_is_read_off_the_interval(low, high, sign, expected):
+    assert verdict(Difference((low + high) / 2, low, high, 0.5), sign) == expected

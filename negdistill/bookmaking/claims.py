@@ -1,14 +1,15 @@
 """Claims: what is said about wrong answers, judged from the committed predictions.
 
-    book/executed/NN_name.parquet  --Comparison-->  a difference, its interval over questions and seeds, p
+    book/executed/*.parquet        --Comparison-->  a difference, its interval over questions and seeds, p
     CLAIMS, `judge`                one row per comparison of every claim, and of what its controls compare
-    `verdict`, `claims_table`      what that says, and the table of book/claims.md
+    `claim_verdict`, `claims_table`   what that says, and the table of book/claims.md
 
 No number comes from anywhere but those files; published ones come from `tables`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,23 +18,18 @@ from typing import NamedTuple
 import pandas as pd
 from pyarrow import parquet
 
-from negdistill.bookmaking.tables import percent, published_methods, published_solved
-from negdistill.stats import Difference, overlap, overlap_difference, paired
+from negdistill.bookmaking.tables import percent, published_methods, published_solved, with_shifted
+from negdistill.runs.digests import digest_file
+from negdistill.stats import VERDICTS, Difference, overlap, overlap_difference, paired, verdict
 from negdistill.training.method_table import NEGATIVE, WIDE
 
-BASELINES, NCE, ASC, SHIFTED, ABLATIONS = (
-    "05_baselines",
-    "06_nce",
-    "07_asc",
-    "08_generalization",
-    "09_ablations",
-)
+BASELINES, NCE, ASC, SHIFTED, ABLATIONS = "methods", "nce", "votes", "shifted", "ablations"
 TEACHERS = {"weak": "GPT-3.5", "strong": "GPT-4"}  # of the embedded benchmark, and whose level they have
 STEPS, TOKENS, BEST = "equal steps", "equal tokens", "best point"
 EMPTY, FIRST, LONGER = "NAT, empty branch", "Negatives first", "CoT KD, longer"
 STUDENTS = ("CoT KD", "NAT", "NCE")  # that vote in chapter 07
 NO_NUMBER = "not available to us"
-VERDICTS = ("holds here", "does not hold here", "undecided")
+PREDICTIONS = "predictions.parquet"
 
 # --- comparisons --------------------------------------------------------------------------------------
 
@@ -195,31 +191,60 @@ CLAIMS = (
 # --- predictions --------------------------------------------------------------------------------------
 
 
+def chapters(folder: str | Path) -> dict[str, Path]:
+    """Files of predictions by what their notebooks declare them to be: {"negdistill": {"predictions": name}}.
+
+    folder  of executed notebooks. ValueError where two declare the same.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(Path(folder).resolve().glob("*.ipynb")):
+        kept = _declared(path, path.stat().st_mtime_ns)[0]
+        if kept in found:
+            raise ValueError(f"{path} declares predictions {kept!r}, as {found[kept].stem} does; rename one")
+        if kept:
+            found[kept] = path.with_suffix(".parquet")
+    return found
+
+
+@lru_cache(maxsize=64)
+def _declared(path: Path, changed: int) -> tuple[str, str]:
+    """What a notebook declares its predictions to be, and the digest of them in its provenance."""
+    declared = json.loads(path.read_text("utf-8"))["metadata"].get("negdistill", {})
+    made = declared.get("manifest", {}).get("artifacts", {})
+    return declared.get("predictions", ""), made.get(PREDICTIONS, "")
+
+
 @lru_cache(maxsize=16)
-def _predictions(path: Path) -> pd.DataFrame:
+def _predictions(path: Path, digest: str) -> pd.DataFrame:
+    if digest_file(path) != digest:
+        raise ValueError(
+            f"{path} is not what its notebook left: the digests differ; restore it, or run the notebook again"
+        )
     return parquet.read_table(path).to_pandas()
 
 
 def predictions(folder: str | Path, chapter: str) -> pd.DataFrame:
-    """What a chapter's methods answered: method, seed, problem_id, answer, correct, and columns of its own.
+    """What a chapter's methods answered: method, seed, problem_id, level, answer, correct, and more columns.
 
-    folder  of executed notebooks. FileNotFoundError where the chapter left no predictions there.
+    chapter  what its notebook declares its predictions to be
+
+    FileNotFoundError where no chapter left them in the folder, ValueError where the file was changed since.
     """
-    path = Path(folder).resolve() / f"{chapter}.parquet"
-    if not path.is_file():
+    path = chapters(folder).get(chapter)
+    if path is None or not path.is_file():
         raise FileNotFoundError(
-            f"no predictions in {folder}: {path.name} is written with the executed notebook; "
-            f"run `python -m negdistill run --profile book --only {chapter[:2]}`"
+            f"no predictions {chapter!r} in {folder}: they are written with the executed notebook that "
+            "declares them; run `python -m negdistill run --profile book`"
         )
-    return _predictions(path)
+    notebook = path.with_suffix(".ipynb")
+    return _predictions(path, _declared(notebook, notebook.stat().st_mtime_ns)[1])
 
 
 def select(frame: pd.DataFrame, where: Mapping[str, object]) -> pd.DataFrame:
     """The rows with these values: "all" is the largest, set "shifted" all but "test", questions apart."""
     for column, value in where.items():
         if (column, value) == ("set", "shifted"):
-            frame = frame[frame["set"] != "test"]
-            frame = frame.assign(problem_id=frame["set"] + ":" + frame["problem_id"])
+            frame = with_shifted(frame)["shifted"]
         else:
             frame = frame[frame[column] == (frame[column].max() if value == "all" else value)]
     return frame
@@ -278,16 +303,13 @@ def judge(folder: str | Path) -> pd.DataFrame:
     return pd.DataFrame(rows)[["claim", "role", "label", "value", "low", "high", "p", "sign"]]
 
 
-def verdict(rows: pd.DataFrame) -> str:
-    """One of VERDICTS: whether all that decides a claim lies on its side, or any of it on the other.
-
-    A row is on a side if its interval leaves out zero.
-    """
-    decides = rows[rows["role"] == "decides"]
-    ends = decides[["low", "high"]].mul(decides["sign"], axis=0)
-    if (ends.min(axis=1) > 0).all():
-        return VERDICTS[0]
-    return VERDICTS[1] if (ends.max(axis=1) < 0).any() else VERDICTS[2]
+def claim_verdict(rows: pd.DataFrame) -> str:
+    """One of stats.VERDICTS: opposite where anything that decides a claim is, else what all of it is."""
+    decides = rows[rows["role"] == "decides"].itertuples()
+    found = {verdict(row, row.sign) for row in decides}
+    if VERDICTS[1] in found:
+        return VERDICTS[1]
+    return found.pop() if len(found) == 1 else VERDICTS[3]
 
 
 def signed(value: float, low: float, high: float) -> str:
@@ -313,5 +335,5 @@ def claims_table(judged: pd.DataFrame) -> str:
         ps = ["" if pd.isna(p) else f"{p:.4f}" for p in ours["p"]]
         published = claim.published.split("; ")
         cells = map("<br>".join, (published, values, ps, said))
-        lines.append([f"{claim.number}", claim.says, f"**{verdict(rows)}**", *cells])
+        lines.append([f"{claim.number}", claim.says, f"**{claim_verdict(rows)}**", *cells])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from math import prod
 from typing import NamedTuple
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config
 
 from negdistill.bookmaking.planning import Job
+from negdistill.checks import check_choice
 from negdistill.data.tasks import load_task
 from negdistill.method.nat_unit import projections, widths
-from negdistill.training.method_table import METHODS
+from negdistill.training.method_table import trainings
 from negdistill.training.settings import Settings, settings
 from negdistill.training.students import load_student
 
@@ -107,52 +109,49 @@ def memory(shape: Shape, rows: int, tokens: int) -> int:
 def work(job: Job, rows: int) -> Work | None:
     """Steps, of `rows` rows each, and answers of a notebook by its parameters; None for one without any.
 
-    Half of the rationales are taken to be right.
+    The notebook's metadata declares both: {"negdistill": {"work": {"steps": terms, "answers": terms}}}. A
+    term is a product, the terms are added. A factor is a whole number, or
+
+        name                     a parameter: its number, or the length of its list
+        name / name              the one divided by the other, without rest
+        any of name              1 where the parameter is not empty, else 0
+        nonzero of name          how many numbers of its list are not 0
+        trainings of name        all trainings that the methods of its list take, with what these use
+        most trainings of name   those of the method that takes the most
+        epoch                    steps of a pass over the rationales of one kind, half of all
+        shifted sets             those named by the parameter `shifted`, else all that the task has
+
+    ValueError for any other factor.
     """
-    p, number = job.parameters, job.name[:2]
-    seeds = len(p.get("seeds", [0]))
-    epoch = -(-p.get("questions", 0) * p.get("samples", 1) // (2 * rows))  # steps over one kind of rationales
-    if number == "03":
-        return Work(3 * p["steps"] * seeds, 3 * p["test_questions"] * seeds)
-    if number == "04":
-        return Work(2 * p["steps"], 4 * p["test_questions"])
-    if number == "05":
-        runs = len(p["teachers"]) * seeds
-        paths = len(p["compared"]) * (runs + len(p["rates"]) - 1)
-        equal = len(p["methods"]) + len(p["compared"]) * (1 + len(p["fewer_questions"]))
-        points = p["path_epochs"] // p["every"]
-        answers = equal * runs * p["test_questions"]
-        answers += paths * points * (p["valid_questions"] + p["test_questions"])
-        return Work(equal * runs * p["steps"] + 2 * paths * epoch * p["path_epochs"], answers)
-    if number == "06":
-        rows = len(p["rows"]) + len(p["enlarged"])
-        own = p["questions"] * p["own_samples"]
-        return Work((2 + rows) * p["steps"] * seeds, (own + (rows + 2) * p["test_questions"]) * seeds)
-    if number == "07":
-        rankers = (2 * len(p["losses"]) + 2 + seeds) * p["ranker_steps"]
-        steps = sum(map(_trainings, p["students"])) * epoch * p["epochs"] * seeds
-        each = p["n"] * (p["test_questions"] + p["valid_questions"]) + p["own_samples"] * p["questions"]
-        return Work(steps + rankers, each * len(p["students"]) * seeds)
-    if number == "08":
-        counts = [_trainings(name) for name in p["methods"]]
-        places = len(p["shifted"] or load_task(p["task"]).shifted)
-        asked = p["test_questions"] + places * p["shifted_questions"]
-        answers = (len(counts) + 1 + len(p["voters"]) * p["n"]) * asked
-        steps = (sum(counts) + max(counts)) * p["steps"] + p["ranker_steps"]
-        return Work(steps * seeds, answers * seeds)
-    if number == "09":
-        of_unit = 3 + len(p["shifts"]) + len(p["widths"])  # these share CoT KD and the negative adapter
-        whole = len(p["ranks"]) + len(p["flips"])
-        whole += sum(bool(p[name]) for name in ("projections", "other_grading", "other_teacher"))
-        fewer = [2 if share else 1 for share in p["shares"]]  # these share CoT KD
-        steps = (2 + of_unit + 3 * whole + sum(fewer)) * p["steps"]
-        return Work(steps * seeds, (1 + of_unit + 2 * whole + len(fewer)) * p["test_questions"] * seeds)
-    return None
+    totals = (
+        sum(prod(_factor(job, factor, rows) for factor in term) for term in job.work.get(kind, ()))
+        for kind in ("steps", "answers")
+    )
+    return Work(*totals) if job.work else None
 
 
-def _trainings(name: str) -> int:
-    """How many trainings a row of the methods table takes, with all that it uses."""
-    return bool(METHODS[name].data) + sum(map(_trainings, METHODS[name].uses))
+def _factor(job: Job, factor: int | str, rows: int) -> int:
+    p = job.parameters
+    if isinstance(factor, int):
+        return factor
+    if factor == "epoch":
+        return -(-p["questions"] * p["samples"] // (2 * rows))
+    if factor == "shifted sets":
+        return len(p["shifted"] or load_task(p["task"]).shifted)
+    kind, _, name = factor.rpartition(" of ")
+    for part in name.split(" / "):
+        check_choice(f"work of {job.name}", part, p)
+    if kind:
+        counts = {
+            "any": lambda value: bool(value),
+            "nonzero": lambda values: sum(map(bool, values)),
+            "trainings": lambda methods: sum(map(trainings, methods)),
+            "most trainings": lambda methods: max(map(trainings, methods)),
+        }
+        check_choice(f"work of {job.name}", kind, counts)
+        return int(counts[kind](p[name]))
+    whole, *by = (len(p[part]) if isinstance(p[part], list) else p[part] for part in name.split(" / "))
+    return whole // by[0] if by else whole
 
 
 @lru_cache(maxsize=8)

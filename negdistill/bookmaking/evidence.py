@@ -34,6 +34,7 @@ from negdistill.bookmaking.claims import (
     against,
     as_published,
     by_teacher,
+    chapters,
     claims_table,
     compare,
     judge,
@@ -43,7 +44,6 @@ from negdistill.bookmaking.claims import (
     select,
 )
 from negdistill.bookmaking.tables import method_table, percents
-from negdistill.data.tasks import load_task
 from negdistill.runs.digests import digest_json
 from negdistill.runs.files import atomic_path, atomic_write_text
 from negdistill.stats import paired
@@ -86,10 +86,6 @@ def conditions(folder: str | Path) -> pd.DataFrame:
     """
     frame, rows = predictions(folder, BASELINES), []
     most = frame["questions"].max()
-    asked = frame["problem_id"].unique()
-    level = {
-        problem.id: problem.level for problem in load_task("arithmetic").questions("test", len(asked), 0)
-    }
     parts = {("budget", budget): {"budget": budget, "questions": most} for budget in (STEPS, TOKENS, BEST)}
     for n in sorted(frame["questions"].unique()):
         parts["questions", f"{n} questions"] = {"budget": STEPS, "questions": n}
@@ -98,7 +94,7 @@ def conditions(folder: str | Path) -> pd.DataFrame:
             part = select(frame, {"teacher": teacher, **where})
             rows += _gains(part, {"kind": kind, "condition": name, "teacher": teacher})
         part = select(frame, {"teacher": teacher, "budget": BEST, "questions": most})
-        for of, group in part.groupby(part["problem_id"].map(level)):
+        for of, group in part.groupby("level"):
             rows += _gains(group, {"kind": "level", "condition": f"level {of:.0f}", "teacher": teacher})
     for variant, part in predictions(folder, ABLATIONS).groupby("variant", sort=False):
         rows += _gains(part, {"kind": "ablation", "condition": variant, "teacher": "weak"})
@@ -124,9 +120,9 @@ def result_tables(folder: str | Path) -> dict[str, pd.DataFrame]:
     vote SC by the same student, and where it is missing the first row.
     """
     tables = {}
-    for path in sorted(Path(folder).glob("*.parquet")):
-        frame = predictions(folder, path.stem)
-        if path.stem == ASC:
+    for kind, path in chapters(folder).items():
+        frame = predictions(folder, kind)
+        if kind == ASC:
             frame = frame.assign(student=frame["method"].str.rpartition(", ")[0])
         keys = [
             name for name in ("teacher", "student", "variant", "set", "budget", "questions") if name in frame
@@ -134,7 +130,7 @@ def result_tables(folder: str | Path) -> dict[str, pd.DataFrame]:
         groups = frame.groupby(keys, sort=False) if keys else [((), frame)]
         parts = []
         for values, part in groups:
-            wanted = {NCE: "KD", ASC: f"{values[0]}, SC" if values else ""}.get(path.stem, "CoT KD")
+            wanted = {NCE: "KD", ASC: f"{values[0]}, SC" if values else ""}.get(kind, "CoT KD")
             methods = part["method"].unique()
             baseline = wanted if wanted in methods else methods[0]
             table = method_table(part.drop(columns=keys), baseline=baseline).reset_index()

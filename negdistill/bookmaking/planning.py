@@ -13,7 +13,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
@@ -44,6 +44,7 @@ class Job:
     given       parameters that differ from the notebook's defaults
     parameters  all parameters
     needs       names of the notebooks whose artefacts it reads
+    work        what its metadata declares of its cost, see `estimate.work`
     """
 
     source: Path
@@ -51,6 +52,7 @@ class Job:
     given: Mapping[str, object]
     parameters: Mapping[str, object]
     needs: tuple[str, ...]
+    work: Mapping[str, Sequence[Sequence[int | str]]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -180,12 +182,14 @@ def plan(
         if "run_dir" in defaults:
             given[name].setdefault("run_dir", f"../_runs/{profile}/{name}")
         source = folder / f"{name}.ipynb"
-        needs = read(source).metadata.get("negdistill", {}).get("needs", [])
+        declared = read(source).metadata.get("negdistill", {})
+        needs = declared.get("needs", [])
         for need in needs:
             check_choice(f"needs of {name}", need, list(known)[:number])
         changed = {key: value for key, value in given[name].items() if value != defaults[key]}
         target = executed_folder(root, profile) / source.name
-        jobs.append(Job(source, target, changed, {**defaults, **given[name]}, tuple(needs)))
+        values, costs = {**defaults, **given[name]}, declared.get("work", {})
+        jobs.append(Job(source, target, changed, values, tuple(needs), costs))
     return jobs
 
 

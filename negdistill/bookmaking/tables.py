@@ -44,6 +44,13 @@ def accuracy_table(frame: pd.DataFrame, by: str, level: float = 0.95) -> pd.Data
     return pd.DataFrame(rows)
 
 
+def with_shifted(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Rows of each set by its name, and as "shifted" those of all but "test" together, questions apart."""
+    elsewhere = frame[frame["set"] != "test"]
+    pooled = elsewhere.assign(problem_id=elsewhere["set"] + ":" + elsewhere["problem_id"], set="shifted")
+    return dict(list(frame.groupby("set", sort=False))) | {"shifted": pooled}
+
+
 def method_table(frame: pd.DataFrame, baseline: str = "CoT KD", level: float = 0.95) -> pd.DataFrame:
     """One row per method, in the order of METHODS.
 

@@ -36,7 +36,7 @@ _RATIONAL = re.compile(r"(-?)(?:(\d{1,9})|\\frac\{(-?\d{1,9})\}\{(\d{1,9})\})")
 def vote(
     answers: Sequence[str | None], weights: Sequence[float] | None = None, rule: str | None = None
 ) -> str | None:
-    """The answer that the candidates elect; None only where all of them are missing.
+    """The answer that the candidates elect, eq-asc of book/method.md; None only where all are missing.
 
     answers  final answers of the candidates, None where there is none
     weights  one per candidate, at least 0; only their ratios count

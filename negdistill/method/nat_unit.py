@@ -8,7 +8,8 @@
 [u, d_out]; W_2 [d_out, u]; u = unit_dim. W0 x includes the bias of W0. The GELU is the exact (erf) one, and
 the scores are not scaled.
 
-`DualLinear` computes the same numbers, up to rounding, without h+, h- and W_Q x. With a = A x of each branch:
+`integrate_plain` is this, line by line. `Integrate` computes the same numbers, up to rounding, without h+, h-
+and W_Q x, in half the time and with a third of what is kept for backward. With a = A x of each branch:
 
     score- - score+ = (N x) . [a+, a-]                          N = [-s+ W_K B+, s- W_K B-]^T W_Q
     alpha- = sigmoid(score- - score+) - 1/2                     alpha+ = 1 - alpha-
@@ -37,6 +38,24 @@ VIEWS = ("base", "pos", "neg", "nat")
 BRANCHES = ("pos", "neg")
 MIXES = ("unit", "sum")
 UNIT = ("query", "key", "value_in", "value_out")  # W_Q, W_K, W_1, W_2
+UNIT_SETTINGS = ("unit_dim", "shift", "train_neg", "mix")  # fields of NATConfig that a plain LoRA lacks
+
+
+def integrate_plain(
+    x: Tensor, w0_x: Tensor, pos: Tensor, neg: Tensor, w_q: Tensor, w_k: Tensor, w_1: Tensor, w_2: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The integrate unit as the paper writes it (eq-branches, eq-alpha and eq-nat of book/method.md).
+
+    x [B, T, d_in]; w0_x = W0 x [B, T, d_out]; pos = s+ B+ A+ x and neg = s- B- A- x [B, T, d_out];
+    w_q [u, d_in]; w_k, w_1 [u, d_out]; w_2 [d_out, u] -> out [B, T, d_out], alpha- in [-0.5, 0.5] [B, T, 1]
+    """
+    h_pos, h_neg = w0_x + pos, w0_x + neg
+    query = x @ w_q.t()
+    scores = [(query * (h @ w_k.t())).sum(-1, keepdim=True) for h in (h_pos, h_neg)]
+    alpha_pos, alpha_neg = torch.cat(scores, -1).softmax(-1).split(1, -1)
+    alpha_pos, alpha_neg = alpha_pos + 0.5, alpha_neg - 0.5
+    value_pos, value_neg = (F.gelu(h @ w_1.t()) @ w_2.t() for h in (h_pos, h_neg))
+    return w0_x + alpha_pos * value_pos + alpha_neg * value_neg, alpha_neg
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +118,7 @@ class NATState:
 
 
 class Integrate(torch.autograd.Function):
-    """out and alpha- from x and W0 x, and their gradients.
+    """out and alpha- from x and W0 x, and their gradients: eq-alpha and eq-nat of book/method.md.
 
     x      [..., d_in]
     y      W0 x [..., d_out]
@@ -250,7 +269,7 @@ class DualLinear(nn.Module):
         return self.integrate(x, y)
 
     def add(self, branch: str, x: Tensor, y: Tensor) -> Tensor:
-        """h+ or h- from x and W0 x, computed as PEFT does."""
+        """h+ or h- from x and W0 x, computed as PEFT does: eq-branches of book/method.md."""
         a, b = self.lora_A[branch], self.lora_B[branch]
         x = F.dropout(x.to(a.weight.dtype), self.dropout, self.training and branch == "pos")
         return (y + b(a(x)) * self.scaling[branch]).to(y.dtype)

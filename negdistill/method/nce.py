@@ -39,7 +39,7 @@ def kd_weights(beta: Tensor, mode: str = "paper", seed: int = 0) -> Tensor:
 
 
 def calibration_beta(neg_log_probs: Tensor, nat_log_probs: Tensor, mask: Tensor) -> Tensor:
-    """beta of NCE (book/method.md, step 2): tanh of the mean over tokens of KL(p_neg || p_nat).
+    """beta of NCE (eq-beta of book/method.md): tanh of the mean over tokens of KL(p_neg || p_nat).
 
         KL(p_neg || p_nat) = sum_v p_neg(v) (log p_neg(v) - log p_nat(v))
 
@@ -131,7 +131,7 @@ def distilled(
     temperature: float = 1.0,
     overwrite: bool = False,
 ) -> Tensor:
-    """Loss of NCE at each target (book/method.md, step 2): (N,), at least 0.
+    """Loss of NCE at each target (eq-nce of book/method.md): (N,), at least 0.
 
         (1 - mixing) (- log p_student(target))  +  mixing weight temperature^2 H(p_nat, p_student)
 

@@ -1,23 +1,24 @@
 """Claims: every number against a count of its own, and verdicts by hand."""
 
+import shutil
+
 import pandas as pd
 import pytest
 
 from negdistill.bookmaking.claims import (
     CLAIMS,
     TEACHERS,
-    VERDICTS,
     Comparison,
+    claim_verdict,
     claims_table,
     compare,
     judge,
     predictions,
     select,
     signed,
-    verdict,
 )
 from negdistill.bookmaking.tables import percent
-from negdistill.stats import overlap
+from negdistill.stats import VERDICTS, overlap
 from negdistill.training.method_table import METHODS
 
 
@@ -41,7 +42,7 @@ def value_of(judged, claim, label):
 
 
 def test_differences_are_those_of_the_rows_they_name(answered, judged):
-    frame = pd.read_parquet(answered / "05_baselines.parquet")
+    frame = pd.read_parquet(answered / "chapter_methods.parquet")
     at = {"budget": "equal steps", "questions": 70}
     for teacher in TEACHERS:
         found = rate(frame, "MIX", teacher=teacher, **at) - rate(frame, "CoT KD", teacher=teacher, **at)
@@ -50,31 +51,31 @@ def test_differences_are_those_of_the_rows_they_name(answered, judged):
             frame, "CoT KD", teacher=teacher, budget="best point"
         )
         assert value_of(judged, 4, f"{teacher}: NAT − CoT KD, best point") == pytest.approx(found)
-    frame = pd.read_parquet(answered / "06_nce.parquet")
+    frame = pd.read_parquet(answered / "chapter_nce.parquet")
     assert value_of(judged, 5, "NCE − KD") == pytest.approx(rate(frame, "NCE") - rate(frame, "KD"))
 
 
 def test_rules_are_compared_for_all_students_together(answered, judged):
-    frame = pd.read_parquet(answered / "07_asc.parquet")
+    frame = pd.read_parquet(answered / "chapter_votes.parquet")
     ends = frame["method"].str.split(", ").str[1]
     found = frame[ends == "ASC"]["correct"].mean() - frame[ends == "SC"]["correct"].mean()
     assert value_of(judged, 6, "ASC − SC") == pytest.approx(found)
 
 
 def test_shifted_sets_count_together_and_the_test_set_does_not(answered, judged):
-    frame = pd.read_parquet(answered / "08_generalization.parquet")
+    frame = pd.read_parquet(answered / "chapter_shifted.parquet")
     frame = frame[frame["set"] != "test"]
     assert value_of(judged, 7, "NAT − CoT KD") == pytest.approx(rate(frame, "NAT") - rate(frame, "CoT KD"))
-    part = select(predictions(answered, "08_generalization"), {"set": "shifted"})
+    part = select(predictions(answered, "shifted"), {"set": "shifted"})
     assert part["problem_id"].nunique() == 2 * 35
     row = judged[judged["label"] == "as in the paper: NAT − CoT KD"].iloc[0]
-    frame = pd.read_parquet(answered / "08_generalization.parquet")
+    frame = pd.read_parquet(answered / "chapter_shifted.parquet")
     here = rate(frame, "NAT", set="test") - rate(frame, "CoT KD", set="test")
     assert row["value"] == pytest.approx(here)
 
 
 def test_the_overlap_is_measured_against_two_students_of_positives(answered, judged):
-    frame = pd.read_parquet(answered / "05_baselines.parquet")
+    frame = pd.read_parquet(answered / "chapter_methods.parquet")
     part = frame[
         (frame["teacher"] == "weak") & (frame["budget"] == "equal steps") & (frame["questions"] == 70)
     ]
@@ -94,13 +95,15 @@ def rows_with(*ends, sign=1, role="decides"):
 
 
 def test_verdicts_by_hand():
-    holds, not_here, undecided = VERDICTS
-    assert verdict(rows_with((0.01, 0.2), (0.1, 0.3))) == holds
-    assert verdict(rows_with((0.01, 0.2), (-0.1, 0.3))) == undecided
-    assert verdict(rows_with((0.01, 0.2), (-0.3, -0.1))) == not_here
-    assert verdict(rows_with((-0.3, -0.1), sign=-1)) == holds
+    holds, opposite, no_difference, undecided = VERDICTS
+    assert claim_verdict(rows_with((0.01, 0.2), (0.1, 0.3))) == holds
+    assert claim_verdict(rows_with((0.01, 0.2), (-0.1, 0.3))) == undecided
+    assert claim_verdict(rows_with((0.01, 0.2), (-0.3, -0.1))) == opposite
+    assert claim_verdict(rows_with((-0.3, -0.1), sign=-1)) == holds
+    assert claim_verdict(rows_with((-0.01, 0.02), (-0.015, 0.0))) == no_difference
+    assert claim_verdict(rows_with((-0.01, 0.02), (0.01, 0.2))) == undecided
     control = rows_with((-0.3, -0.1), role="control")
-    assert verdict(pd.concat([rows_with((0.01, 0.2)), control])) == holds
+    assert claim_verdict(pd.concat([rows_with((0.01, 0.2)), control])) == holds
     assert signed(0.0123, -0.003, 0.02745) == "+1.2 [−0.3, +2.7]" and signed(-0.0001, 0, 0).startswith(
         "+0.0 "
     )
@@ -111,7 +114,7 @@ def test_the_table_has_a_row_for_every_claim_and_every_number(judged):
     assert [line.split(" | ")[0] for line in lines] == [f"| {claim.number}" for claim in CLAIMS]
     for claim, line in zip(CLAIMS, lines, strict=True):
         rows = judged[judged["claim"] == claim.number]
-        assert claim.says in line and f"**{verdict(rows)}**" in line
+        assert claim.says in line and f"**{claim_verdict(rows)}**" in line
         for row in rows.itertuples():
             numbers = row.value, row.low, row.high
             assert f"{row.label} {percent(*numbers) if row.role == 'ours' else signed(*numbers)}" in line
@@ -127,9 +130,25 @@ def test_every_method_of_a_claim_is_a_row_of_the_table_of_methods():
                 assert known and (method in METHODS or name in METHODS), method
 
 
+def test_a_changed_file_is_refused(answered, tmp_path):
+    for path in answered.iterdir():
+        shutil.copy(path, tmp_path)
+    path = tmp_path / "chapter_nce.parquet"
+    frame = pd.read_parquet(path)
+    frame.loc[0, "correct"] = not frame.loc[0, "correct"]
+    frame.to_parquet(path, index=False)
+    with pytest.raises(ValueError, match="chapter_nce.parquet is not what its notebook left: the digests"):
+        predictions(tmp_path, "nce")
+    shutil.copy(answered / "chapter_nce.ipynb", tmp_path / "chapter_other.ipynb")
+    with pytest.raises(ValueError, match="declares predictions 'nce', as chapter_nce does"):
+        predictions(tmp_path, "votes")
+
+
 def test_what_is_missing_is_said(answered, tmp_path):
-    with pytest.raises(FileNotFoundError, match="05_baselines.parquet is written with .* --only 05`"):
+    with pytest.raises(
+        FileNotFoundError, match="no predictions 'methods' in .* they are written with the executed notebook"
+    ):
         judge(tmp_path)
-    of = Comparison("", "06_nce", {}, ("NCE",), ("GKD",))
+    of = Comparison("", "nce", {}, ("NCE",), ("GKD",))
     with pytest.raises(ValueError, match="predictions must hold 'GKD'; they hold"):
         compare(answered, of)

@@ -37,7 +37,7 @@ from negdistill.method.nat import (
     save_nat,
     view,
 )
-from negdistill.method.nat_unit import VIEWS, DualLinear, NATConfig, keep_mask
+from negdistill.method.nat_unit import UNIT, VIEWS, DualLinear, NATConfig, integrate_plain, keep_mask
 from negdistill.training.settings import EMBEDDED
 
 SMALL = {"vocab_size": 61, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
@@ -171,9 +171,14 @@ def test_forward_is_the_published_formula(base):
     layer = one_layer(bases[base]).double()
     x = torch.randn(2, 3, 6, dtype=torch.float64)
     out, alpha = reference(layer, x)
+    branches = (layer.scaling[name] * layer.lora_B[name](layer.lora_A[name](x)) for name in ("pos", "neg"))
+    unit = (getattr(layer, part).weight for part in UNIT)
+    plain, plain_alpha = integrate_plain(x, layer.base_layer(x), *branches, *unit)
+    torch.testing.assert_close(plain, out, rtol=1e-12, atol=1e-12)
     with collect_alpha(layer) as collected:
         torch.testing.assert_close(layer(x), out, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(collected["p"][0], alpha[..., None], rtol=1e-12, atol=1e-12)
+    for found in (collected["p"][0], plain_alpha):
+        torch.testing.assert_close(found, alpha[..., None], rtol=1e-12, atol=1e-12)
     assert 0.01 < alpha.abs().max() < 0.5
 
 

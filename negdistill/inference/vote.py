@@ -1,0 +1,124 @@
+"""Step 3 as code: a student's samples, a ranker's scores, the weights of every rule, and what each elects.
+
+    problems --sample--> n answers each --score--> weights --vote--> one answer a rule
+
+    SC              w = 1                              self-consistency
+    WS              w = probability of the text        weighted self-consistency
+    WS per token    w = the same, geometric mean a token
+    ASC             w = score of the ranker            adaptive self-consistency, eq-asc of book/method.md
+
+`vote_all` is all of it in one call. What is drawn lies in a folder, and a run that was killed goes on there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from negdistill.data.answers import Rule
+from negdistill.data.prompts import format_prompt
+from negdistill.data.records import Problem, Sample
+from negdistill.inference.panel import Panel, sampled
+from negdistill.inference.ranker import score
+from negdistill.inference.ranker_fit import RankerFit, loaded
+from negdistill.inference.sample import sample
+from negdistill.method.asc import sequence_weights
+from negdistill.runs.digests import digest_json
+from negdistill.training.fit import adapted
+from negdistill.training.fits import Fit
+
+if TYPE_CHECKING:
+    from negdistill.training.students import Student
+
+COLUMNS = ("problem_id", "rule", "answer", "correct")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ballot:
+    """What a student answered to some problems, and how much each answer counts.
+
+    samples  n of each problem, together and in the order of the problems; `teacher` names the method
+    panel    the same as arrays, problems by n
+    weights  by rule, (problems, n); None for 1 each
+    """
+
+    problems: tuple[Problem, ...]
+    samples: tuple[Sample, ...]
+    panel: Panel
+    weights: Mapping[str, np.ndarray | None]
+
+    def ranked(self, student: Student, ranker: RankerFit) -> Ballot:
+        """The ballot with the rule ASC: every sample weighs what the ranker makes of it."""
+        with loaded(student, ranker) as judge:
+            scores = score(judge, self.problems, self.samples, progress=False)
+        return replace(self, weights={**self.weights, "ASC": scores.reshape(self.panel.group.shape)})
+
+    def votes(self) -> pd.DataFrame:
+        """What each rule elects, a row per rule and problem, in COLUMNS; an answer is None without any."""
+        parts = [self.panel.votes(weights).assign(rule=rule) for rule, weights in self.weights.items()]
+        return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+
+
+def draw_ballot(
+    student: Student,
+    fit: Fit,
+    problems: Sequence[Problem],
+    n: int = 16,
+    temperature: float = 1.0,
+    seed: int = 0,
+    out_dir: str | Path | None = None,
+    max_new_tokens: int = 256,
+    batch_size: int | None = None,
+    extract: str = "boxed",
+    rule: Rule = "math",
+    progress: bool = True,
+) -> Ballot:
+    """n samples of each problem by the student with the adapter of the fit, and the rules without a ranker.
+
+    out_dir   folder that keeps what is drawn, below it a folder for each fit, set of problems and setting
+    extract, rule   of `grade`, for what is right
+
+    The other arguments are those of `sample`, also for what is refused.
+    """
+    prompts = {one.id: fit.prefix + format_prompt(one.question, fit.preset) for one in problems}
+    settings = {"n": n, "temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed}
+    if out_dir is not None:
+        name = digest_json([fit.folder.name, list(prompts.items()), *settings.items()])[:12]
+        out_dir = Path(out_dir) / f"samples-{name}"
+    with adapted(student, fit) as trained:
+        options = {**settings, "batch_size": batch_size, "out_dir": out_dir, "progress": progress}
+        drawn = [replace(one, teacher=fit.method) for one in sample(trained, prompts, **options)]
+    panel = sampled(problems, drawn, extract, rule)
+    shape = panel.group.shape
+    logs = np.reshape([one.log_prob for one in drawn], shape)
+    counts = np.reshape([one.tokens for one in drawn], shape)
+    weights = {"SC": None, "WS": sequence_weights(logs), "WS per token": sequence_weights(logs, counts)}
+    return Ballot(tuple(problems), tuple(drawn), panel, weights)
+
+
+def vote_all(
+    student: Student,
+    fit: Fit,
+    ranker: RankerFit,
+    problems: Sequence[Problem],
+    n: int = 16,
+    temperature: float = 1.0,
+    seed: int = 0,
+    out_dir: str | Path | None = None,
+    max_new_tokens: int = 256,
+    batch_size: int | None = None,
+    extract: str = "boxed",
+    rule: Rule = "math",
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Sample, score, weigh and vote: a row per rule and problem with problem_id, rule, answer and correct.
+
+    Arguments and errors as in `draw_ballot`, for the ranker as in `ranker_fit.loaded`.
+    """
+    settings = (n, temperature, seed, out_dir, max_new_tokens, batch_size, extract, rule, progress)
+    return draw_ballot(student, fit, problems, *settings).ranked(student, ranker).votes()
