@@ -1,8 +1,10 @@
-"""Checks: the one wording of "not one of these"."""
+"""Checks: arguments in one voice. The name, the rule, the value."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from numbers import Integral, Real
 
 
 def check_choice(parameter: str, value: object, allowed: Iterable[object]) -> None:
@@ -10,3 +12,37 @@ def check_choice(parameter: str, value: object, allowed: Iterable[object]) -> No
     allowed = tuple(allowed)
     if value not in allowed:
         raise ValueError(f"{parameter} must be one of {', '.join(map(str, allowed))}; got {value!r}")
+
+
+def check_type(parameter: str, value: object, kinds: type | tuple[type, ...], words: str) -> None:
+    """TypeError unless a value is of one of the kinds; `words` say what it must be."""
+    if not isinstance(value, kinds):
+        raise TypeError(f"{parameter} must be {words}; got {value!r}, a {type(value).__name__}")
+
+
+def check_whole(parameter: str, value: object, low: int | None = None) -> None:
+    """TypeError unless a value is a whole number, ValueError where it is below `low`."""
+    if isinstance(value, bool):
+        raise TypeError(f"{parameter} must be a whole number; got {value!r}, a bool")
+    check_type(parameter, value, Integral, "a whole number")
+    if low is not None and value < low:
+        raise ValueError(f"{parameter} must be at least {low}; got {value}")
+
+
+def check_number(
+    parameter: str,
+    value: object,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+) -> None:
+    """TypeError unless a value is a number, ValueError unless finite, in [low, high] and above `above`."""
+    check_type(parameter, value, Real, "a number")
+    if not math.isfinite(value):
+        raise ValueError(f"{parameter} must be finite; got {value}")
+    if low is not None and high is not None and not low <= value <= high:
+        raise ValueError(f"{parameter} must lie between {low} and {high}; got {value}")
+    if low is not None and value < low:
+        raise ValueError(f"{parameter} must be at least {low}; got {value}")
+    if above is not None and value <= above:
+        raise ValueError(f"{parameter} must be greater than {above}; got {value}")

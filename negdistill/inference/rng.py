@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from negdistill.checks import check_number, check_whole
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
@@ -29,10 +31,10 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         for name in ("n", "max_new_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature must be at least 0; got {self.temperature}")
+            check_whole(name, getattr(self, name), 1)
+        check_whole("seed", self.seed)
+        check_number("temperature", self.temperature, low=0)
+        check_number("top_p", self.top_p)
         if self.temperature == 0 and self.n > 1:
             raise ValueError(f"n must be 1 at temperature 0, where all samples are equal; got {self.n}")
         if not 0 < self.top_p <= 1:

@@ -27,6 +27,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from negdistill.checks import check_type, check_whole
 from negdistill.data.formats import read_records, write_records
 from negdistill.data.records import Sample
 from negdistill.inference.engine import SLACK, Engine, token_bytes
@@ -83,10 +84,11 @@ def sample(
     and values, and a folder of other weights, prompts or settings or one that was changed.
     """
     rules = SamplingParams(n, temperature, top_p, max_new_tokens, seed)
+    check_type("prompts", prompts, Mapping, "texts by problem id")
     if not prompts:
         raise ValueError("prompts must not be empty; there is nothing to continue")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    if batch_size is not None:
+        check_whole("batch_size", batch_size, 1)
     ids = dict(zip(prompts, encode_prompts(list(prompts.values()), student.tokenizer), strict=True))
     context = student.model.config.get_text_config().max_position_embeddings
     _check_room(ids, context)

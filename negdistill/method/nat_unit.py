@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from negdistill.checks import check_choice
+from negdistill.checks import check_choice, check_number, check_type, check_whole
 
 VIEWS = ("base", "pos", "neg", "nat")
 BRANCHES = ("pos", "neg")
@@ -86,15 +86,13 @@ class NATConfig:
 
     def __post_init__(self) -> None:
         for name in ("r", "unit_dim"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
-        if not self.lora_alpha > 0:
-            raise ValueError(f"lora_alpha must be above 0; got {self.lora_alpha!r}")
+            check_whole(name, getattr(self, name), 1)
+        check_number("lora_alpha", self.lora_alpha, above=0)
+        check_number("dropout", self.dropout)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1); got {self.dropout!r}")
-        if not 0 <= self.shift <= 1:
-            raise ValueError(f"shift must be in [0, 1]; got {self.shift!r}")
+        check_number("shift", self.shift, 0, 1)
+        check_type("train_neg", self.train_neg, bool, "True or False")
         check_choice("mix", self.mix, MIXES)
         names = self.target_modules
         if isinstance(names, str) or not names or not all(isinstance(name, str) and name for name in names):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from negdistill.checks import check_choice
+from negdistill.checks import check_choice, check_number
 from negdistill.method.losses import CHUNK
 
 BETA_MODES = ("paper", "none", "mean", "shuffled", "inverse")
@@ -47,6 +47,11 @@ def calibration_beta(neg_log_probs: Tensor, nat_log_probs: Tensor, mask: Tensor)
     neg_log_probs, nat_log_probs (B, T, V), at most 0, -inf where a probability is 0; mask (B, T) bool, True
     where a token counts -> (B,) in [0, 1], in the type of the inputs; 0 for a row without tokens.
     """
+    if mask.dtype != torch.bool:
+        raise TypeError(f"mask must be bool, True where a token counts; got {mask.dtype}")
+    for name, values in (("neg_log_probs", neg_log_probs), ("nat_log_probs", nat_log_probs)):
+        if values.numel() and values.max() > 1e-3:  # rounding of a probability of 1
+            raise ValueError(f"{name} must be logarithms of probabilities, at most 0; got {values.max():.3g}")
     terms = neg_log_probs.exp() * (neg_log_probs - nat_log_probs)
     divergence = terms.masked_fill_(neg_log_probs == float("-inf"), 0).sum(-1).clamp_(min=0)  # (B, T)
     # not a product with the mask: what stands at other places may be anything
@@ -143,6 +148,8 @@ def distilled(
     As `token_log_probs` it works a chunk of rows at a time. The gradient goes to the logits alone; with
     `overwrite` it takes their place in memory, and no (N, V) tensor is made at all.
     """
+    check_number("mixing", mixing, 0, 1)
+    check_number("temperature", temperature, above=0)
     soft = weight.to(torch.promote_types(logits.dtype, torch.float32)) * (mixing * temperature**2)
     plain = torch.full_like(soft, 1 - mixing)
     return _Distilled.apply(logits, targets, teacher, ids, plain, soft, temperature, overwrite)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from negdistill.checks import check_choice
+from negdistill.checks import check_choice, check_whole
 from negdistill.data.prompts import PRESETS
 
 if TYPE_CHECKING:
@@ -157,8 +157,7 @@ def batches(encoded: Sequence[Encoded], batch_size: int, seed: int, epoch: int) 
     Rows are shuffled, windows of about `WINDOW` batches are sorted by length up to `JITTER`, and the batches
     are shuffled. All of it depends on `seed` and `epoch` only, so a run can be resumed at any step.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    check_whole("batch_size", batch_size, 1)
     random = np.random.default_rng([seed, epoch])
     order = random.permutation(len(encoded))
     guess = [len(encoded[i].input_ids) for i in order] * random.uniform(1 - JITTER, 1 + JITTER, len(order))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from torch import nn
 
-from negdistill.checks import check_choice
+from negdistill.checks import check_choice, check_type
 from negdistill.method.nat import save_nat
 from negdistill.method.nat_unit import projections
 from negdistill.runs.digests import digest_code, digest_json
@@ -69,6 +69,8 @@ def fit(
     examples that do not fit the context, or a budget that the adapters it uses took; otherwise as `train`.
     """
     check_choice("method", method, METHODS)
+    check_type("data", data, TrainingSet, "a TrainingSet")
+    check_type("config", config, Settings, "Settings, as settings() makes them")
     if on_epoch is not None and not isinstance(getattr(on_epoch, "key", None), str):
         raise ValueError(
             f"on_epoch must have an attribute key, a string that says what it does; got {on_epoch!r}"

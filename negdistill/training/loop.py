@@ -38,7 +38,7 @@ from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 
-from negdistill.checks import check_choice
+from negdistill.checks import check_choice, check_number, check_type, check_whole
 from negdistill.method.objectives import NEEDS_TEACHER, OBJECTIVES, Objective
 from negdistill.runs.digests import digest_code, digest_json
 from negdistill.runs.processes import processes
@@ -100,12 +100,13 @@ class TrainConfig:
         check_choice("schedule", self.schedule, SCHEDULES)
         every = [] if self.checkpoint_every is None else ["checkpoint_every"]
         least = dict.fromkeys((*stops, *every, "batch_size", "gradient_accumulation_steps"), 1)
-        for name, low in {**least, "warmup_steps": 0, "weight_decay": 0, "seed": 0}.items():
-            if not getattr(self, name) >= low:
-                raise ValueError(f"{name} must be at least {low}; got {getattr(self, name)}")
+        for name, low in {**least, "warmup_steps": 0, "seed": 0}.items():
+            check_whole(name, getattr(self, name), low)
+        check_number("weight_decay", self.weight_decay, low=0)
         for name in ("lr", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be greater than 0; got {getattr(self, name)}")
+            check_number(name, getattr(self, name), above=0)
+        for name in ("compile", "progress"):
+            check_type(name, getattr(self, name), bool, "True or False")
 
 
 def learning_rate(step: int, total: int, config: TrainConfig) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 
-from negdistill.checks import check_choice
+from negdistill.checks import check_choice, check_number, check_type, check_whole
 from negdistill.data.prompts import PRESETS
 from negdistill.method.nat_unit import (
     NATConfig,
@@ -42,13 +42,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_choice("preset", self.preset, PRESETS)
+        check_type("nat", self.nat, NATConfig, "a NATConfig")
+        check_type("train", self.train, TrainConfig, "a TrainConfig")
         for name in ("shots", "top_k"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be greater than 0; got {self.temperature}")
-        if not 0 <= self.mixing <= 1:
-            raise ValueError(f"mixing must lie between 0 and 1; got {self.mixing}")
+            check_whole(name, getattr(self, name), 1)
+        check_number("temperature", self.temperature, above=0)
+        check_number("mixing", self.mixing, 0, 1)
 
 
 _PAPER = Settings(

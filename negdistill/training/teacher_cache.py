@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from negdistill.checks import check_number, check_whole
 from negdistill.method.nat import require_trained, view
 from negdistill.method.nce import calibration_beta, kd_weights
 from negdistill.method.objectives import forward_logits
@@ -91,8 +92,7 @@ class TeacherCache:
 
         ValueError for a mixing outside of [0, 1].
         """
-        if not 0 <= mixing <= 1:
-            raise ValueError(f"mixing must lie between 0 and 1, the share of the distillation; got {mixing}")
+        check_number("mixing", mixing, 0, 1)
         key = digest_json([self.key, mode, mixing, seed])
         return CachedTeacher(self.data, key, self, kd_weights(self.beta, mode, seed), mixing)
 
@@ -147,10 +147,8 @@ def teacher_cache(
     other rows, adapters or settings, or one that is damaged.
     """
     for name, value in (("top_k", top_k), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1; got {value}")
-    if not temperature > 0:
-        raise ValueError(f"temperature must be greater than 0; got {temperature}")
+        check_whole(name, value, 1)
+    check_number("temperature", temperature, above=0)
     for name in ("neg", "nat"):
         require_trained(model, name)
     data = digest_encoded(encoded)

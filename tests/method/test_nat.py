@@ -597,10 +597,10 @@ def test_an_empty_negative_branch_is_saved_too(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"r": 0}, "r must be a whole number of at least 1; got 0"),
-        ({"unit_dim": 0}, "unit_dim must be a whole number of at least 1; got 0"),
+        ({"r": 0}, "r must be at least 1; got 0"),
+        ({"unit_dim": 0}, "unit_dim must be at least 1; got 0"),
         ({"unit_dim": 2.5}, "unit_dim must be a whole number"),
-        ({"lora_alpha": 0}, "lora_alpha must be above 0; got 0"),
+        ({"lora_alpha": 0}, "lora_alpha must be greater than 0; got 0"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\); got 1.0"),
         ({"dropout": -0.1}, r"dropout must be in \[0, 1\); got -0.1"),
         ({"shift": 1.1}, r"shift must be in \[0, 1\]; got 1.1"),
