@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
@@ -92,11 +93,18 @@ def test_a_room_imports_only_from_rooms_above_it(path):
 
 
 def test_there_is_no_circle_of_imports():
+    """With `pytest -s` it prints the rooms and the arrows between them."""
+
     def below(path: Path) -> set[str]:
         return {full.rpartition(".")[0] for full in imports(path)} | imports(path)
 
     names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in MODULES}
     left = {name: below(path) & set(names) - {name} for name, path in names.items()}
+    arrows = Counter((room_of(name), room_of(used)) for name, needs in left.items() for used in needs)
+    lines = [
+        f"{room or 'above':10} -> {used or 'above':10} {n}" for (room, used), n in sorted(arrows.items())
+    ]
+    sys.stdout.write("\n".join(["", *lines, f"{len(names)} modules, {sum(arrows.values())} arrows", ""]))
     while ready := {name for name, needs in left.items() if not needs & set(left)}:
         left = {name: needs for name, needs in left.items() if name not in ready}
     assert not left
