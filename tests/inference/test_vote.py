@@ -1,0 +1,102 @@
+"""Step 3 in one call against its parts one after the other, and after a kill."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from negdistill import fit, fit_ranker, load_student, load_task, sample, settings, vote, vote_all
+from negdistill.data.answers import equivalent, final_answer
+from negdistill.data.prompts import format_prompt
+from negdistill.inference import vote as vote_module
+from negdistill.inference.ranker import score
+from negdistill.inference.ranker_fit import loaded
+from negdistill.inference.vote import COLUMNS, draw_ballot
+from negdistill.method.asc import sequence_weights
+from negdistill.training.dataset import TrainingSet, taught
+from negdistill.training.fit import adapted
+
+WORLD = load_task("arithmetic")
+PROBLEMS = WORLD.questions("test", 5, 0)
+DRAWING = {"n": 4, "temperature": 0.9, "seed": 3, "max_new_tokens": 24, "progress": False, **WORLD.grading}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The embedded student, a method that was fitted on it for a few steps, and a ranker."""
+    folder, student = tmp_path_factory.mktemp("vote"), load_student()
+    said, small = taught(WORLD, "weak", 20, 4), {"batch_size": 4, "progress": False}
+    data, judged = _part(said, slice(10)), _part(said, slice(10, None))
+    made = fit("CoT KD", student, data, settings(max_steps=3, **small), folder)
+    return student, made, fit_ranker(student, data, judged, settings(max_steps=2, **small), folder)
+
+
+def _part(data, places):
+    kept = {problem.id for problem in data.problems[places]}
+    sides = (tuple(r for r in side if r.problem_id in kept) for side in (data.positives, data.negatives))
+    return TrainingSet(data.problems[places], *sides)
+
+
+def test_it_is_sample_score_weigh_and_vote(trained):
+    student, made, ranker = trained
+    prompts = {problem.id: format_prompt(problem.question, made.preset) for problem in PROBLEMS}
+    with adapted(student, made) as adapted_student:
+        drawn = sample(adapted_student, prompts, 4, 0.9, max_new_tokens=24, seed=3, progress=False)
+    with loaded(student, ranker) as judge:
+        scores = score(judge, PROBLEMS, drawn, progress=False).reshape(5, 4)
+    found = vote_all(student, made, ranker, PROBLEMS, **DRAWING)
+    assert tuple(found) == COLUMNS and len(found) == 4 * 5
+    rows = found.set_index(["rule", "problem_id"])
+    for place, problem in enumerate(PROBLEMS):
+        own = drawn[4 * place : 4 * place + 4]
+        answers = [final_answer(one.text, WORLD.extract) for one in own]
+        plain = sequence_weights([one.log_prob for one in own])
+        a_token = sequence_weights([one.log_prob for one in own], [one.tokens for one in own])
+        by_rule = {"SC": None, "WS": plain, "WS per token": a_token, "ASC": scores[place]}
+        for rule, weights in by_rule.items():
+            elected, row = vote(answers, weights), rows.loc[(rule, problem.id)]
+            assert row["answer"] == elected or (elected is None and pd.isna(row["answer"]))
+            assert row["correct"] == equivalent(elected, problem.answer, WORLD.rule)
+
+
+def test_what_was_drawn_is_drawn_once(trained, tmp_path, monkeypatch):
+    student, made, ranker = trained
+    whole = vote_all(student, made, ranker, PROBLEMS, out_dir=tmp_path, **DRAWING)
+    (folder,) = tmp_path.iterdir()
+    kept = shutil.copytree(folder, tmp_path.with_name("copy"))
+    again = vote_all(student, made, ranker, PROBLEMS, out_dir=tmp_path, **DRAWING)
+    pd.testing.assert_frame_equal(whole, again)
+    assert (kept / "samples.jsonl").read_bytes() == (folder / "samples.jsonl").read_bytes()
+    vote_all(student, made, ranker, PROBLEMS, out_dir=tmp_path, **{**DRAWING, "seed": 4})
+    assert len(list(tmp_path.iterdir())) == 2, "another setting has a folder of its own"
+
+
+def test_a_killed_call_goes_on_with_what_was_drawn(trained, tmp_path, monkeypatch):
+    student, made, ranker = trained
+    whole = vote_all(student, made, ranker, PROBLEMS, **DRAWING)
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vote_module, "score", die)
+        with pytest.raises(KeyboardInterrupt):
+            vote_all(student, made, ranker, PROBLEMS, out_dir=tmp_path, **DRAWING)
+    (folder,) = tmp_path.iterdir()
+    before = (folder / "samples.jsonl").stat().st_mtime_ns
+    pd.testing.assert_frame_equal(
+        vote_all(student, made, ranker, PROBLEMS, out_dir=tmp_path, **DRAWING), whole
+    )
+    assert (folder / "samples.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_ballot_needs_no_ranker_and_names_its_method(trained):
+    student, made, ranker = trained
+    ballot = draw_ballot(student, made, PROBLEMS, **DRAWING)
+    assert list(ballot.weights) == ["SC", "WS", "WS per token"]
+    assert {one.teacher for one in ballot.samples} == {"CoT KD"}
+    ranked = ballot.ranked(student, ranker)
+    assert list(ranked.weights) == ["SC", "WS", "WS per token", "ASC"]
+    assert ranked.weights["ASC"].shape == (5, 4) and np.isfinite(ranked.weights["ASC"]).all()
+    assert ballot.votes().equals(ranked.votes().query("rule != 'ASC'").reset_index(drop=True))
