@@ -20,7 +20,7 @@ import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
 
@@ -187,24 +187,9 @@ def check_grading(grading: str) -> None:
         check_choice("grading", grading, [*GRADINGS, "module:function"])
 
 
-@dataclass(frozen=True)
-class _Function:
-    """A function that grades, by its place; TypeError where it says neither True nor False."""
-
-    place: str
-    function: Callable[[str, str], bool]
-
-    def __call__(self, answer: str, reference: str) -> bool:
-        verdict = self.function(answer, reference)
-        if not isinstance(verdict, (bool, np.bool_)):
-            raise TypeError(
-                f"grading {self.place!r} must return True or False; got {verdict!r} for the answer "
-                f"{answer!r} and the reference {reference!r}"
-            )
-        return bool(verdict)
-
-
-def _function(place: str) -> _Function:
+@cache
+def _function(place: str) -> Callable[[str, str], bool]:
+    """The function of that place, which raises TypeError where it says neither True nor False."""
     module, _, name = place.partition(":")
     try:
         found = getattr(import_module(module), name)
@@ -220,4 +205,15 @@ def _function(place: str) -> _Function:
         ) from error
     except ValueError:  # some that are built in do not say what they take
         pass
-    return _Function(place, found)
+
+    def checked(answer: str, reference: str) -> bool:
+        verdict = found(answer, reference)
+        if not isinstance(verdict, (bool, np.bool_)):
+            raise TypeError(
+                f"grading {place!r} must return True or False; got {verdict!r} for the answer {answer!r} and "
+                f"the reference {reference!r}"
+            )
+        return bool(verdict)
+
+    checked.__module__, checked.__qualname__ = module, name  # what results are kept under
+    return checked
