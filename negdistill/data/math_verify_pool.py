@@ -34,9 +34,10 @@ from pathlib import Path
 from platformdirs import user_cache_path
 from tqdm import tqdm
 
-ITS_OWN = (signal.SIGPROF, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 LIMIT = 1.0  # seconds of processor time for one pair
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+# how a pair ends its worker: out of time, or by a crash
+ITS_OWN = (signal.SIGPROF, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 
 # --- pool ---------------------------------------------------------------------------------------------
 
