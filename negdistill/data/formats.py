@@ -101,11 +101,12 @@ def parse_record(line: bytes) -> dict:
 def parse_row(line: bytes) -> dict:
     """Decode one JSON object in UTF-8 that others wrote: numbers are int or Decimal, exactly as written.
 
-    ValueError for anything else, for NaN and Infinity, for a number that is too long to be written out, and
-    for half of a surrogate pair.
+    ValueError for anything else, for a field that stands twice, for NaN and Infinity, for a number that is
+    too long to be written out, and for half of a surrogate pair.
     """
     text = line.decode("utf-8")
-    row = _object(json.loads(text, parse_int=_whole, parse_float=_decimal, parse_constant=_no_number))
+    numbers = {"parse_int": _whole, "parse_float": _decimal, "parse_constant": _no_number}
+    row = _object(json.loads(text, object_pairs_hook=_fields, **numbers))
     if _SURROGATE.search(text):
         try:
             json.dumps(row, ensure_ascii=False, default=str).encode()
@@ -129,6 +130,14 @@ def number_text(value: object, name: str) -> str:
 def _object(row: object) -> dict:
     if not isinstance(row, dict):
         raise ValueError(f"expected a JSON object, found {type(row).__name__}")
+    return row
+
+
+def _fields(pairs: list[tuple[str, object]]) -> dict:
+    if len(row := dict(pairs)) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise ValueError(f"field {twice!r} stands twice; keep one")
     return row
 
 

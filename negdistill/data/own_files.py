@@ -38,7 +38,10 @@ def read_own(path: str, rule: Rule) -> list[Row]:
     first: dict[str, tuple[str, str]] = {}
     for split, problem, _ in rows:
         if problem.id in ids:
-            raise ValueError(f"{path} must hold every question once; got {problem.id!r} twice; remove one")
+            raise ValueError(
+                f"{path} must hold every question once; got {problem.id!r} twice, the second time as "
+                f"{problem.question[:60]!r}; remove one"
+            )
         ids.add(problem.id)
         before, same = first.setdefault(_bare(problem.question), (split, problem.id))
         if before != split:

@@ -145,6 +145,7 @@ def test_a_number_is_what_is_written(written, text):
     ("written", "message"),
     [
         ("NaN", "NaN is no number of JSON; write it as a text"),
+        ('1, "b": 2, "a": 3', "field 'a' stands twice; keep one"),
         ("-Infinity", "-Infinity is no number of JSON"),
         ("1e999999999", "a number must have at most 100 digits; got 1e999999999; write it as a text"),
         ("1e-99999999999999999999999", "at most 100 digits"),
