@@ -108,7 +108,7 @@ def add_ask_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    from negdistill.data.download import add_data_parser
+    from negdistill.data.commands import add_data_parser
 
     top = argparse.ArgumentParser(prog="python -m negdistill", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="command")

@@ -163,7 +163,8 @@ def row_tokens(task: str, teacher: str, student: str) -> int:
     world = load_task(task)
     problems = world.questions("train", SAMPLE if world.generated else None)[:SAMPLE]
     said = world.rationales(problems, teacher, 1)
-    texts = [f"{problem.question} {one.text}" for problem, one in zip(problems, said, strict=True)]
+    question = {problem.id: problem.question for problem in problems}  # some may have no rationale
+    texts = [f"{question[one.problem_id]} {one.text}" for one in said]
     if student == "embedded":
         return round(sum(map(len, load_student(student).tokenizer(texts)["input_ids"])) / len(texts))
     return round(sum(map(len, texts)) / len(texts) / CHARACTERS)

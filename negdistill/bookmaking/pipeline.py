@@ -59,6 +59,8 @@ from negdistill.bookmaking.planning import (
     survey,
     write,
 )
+from negdistill.data.folders import data_folder
+from negdistill.data.math_verify_pool import cache_file
 from negdistill.runs.files import atomic_path, remove
 from negdistill.runs.folder import Manifest, RunFolder, machine
 
@@ -90,6 +92,14 @@ def with_outputs(source: NotebookNode, executed: NotebookNode, made: Manifest) -
     notebook.metadata.language_info = {key: value for key, value in language.items() if key != "version"}
     notebook.metadata.setdefault("negdistill", NotebookNode()).manifest = made.to_dict()
     return nbformat.from_dict(notebook)
+
+
+def folders() -> dict[str, str]:
+    """The user's folders, absolute: kernels run in another folder than the command."""
+    return {
+        "NEGDISTILL_DATA": str(data_folder()),
+        "NEGDISTILL_CACHE": str(cache_file().parent.absolute()),
+    }
 
 
 @contextmanager
@@ -203,7 +213,7 @@ def run(
     lock.parent.mkdir(parents=True, exist_ok=True)
     smoke = profile == "smoke"
     try:
-        with FileLock(lock, timeout=0), environment(QUIET | (ONE_THREAD if smoke else {})):
+        with FileLock(lock, timeout=0), environment(QUIET | folders() | (ONE_THREAD if smoke else {})):
             shared = shared_inputs(root, profile)
             why = survey(jobs, shared, selected if force else ())
             done: dict[str, Manifest | None] = {}

@@ -21,7 +21,8 @@ import yaml
 from nbformat import NotebookNode
 
 from negdistill.checks import check_choice
-from negdistill.data.sources import data_folder
+from negdistill.data.folders import data_folder
+from negdistill.data.tasks import check_grading
 from negdistill.runs.digests import PACKAGE, digest_code, digest_file, digest_json, digest_tree, imported
 from negdistill.runs.files import atomic_path
 from negdistill.runs.folder import Manifest
@@ -186,6 +187,8 @@ def plan(
         needs = declared.get("needs", [])
         for need in needs:
             check_choice(f"needs of {name}", need, list(known)[:number])
+        for rule in ("grading", "other_grading"):
+            check_grading({**defaults, **given[name]}.get(rule, ""))
         changed = {key: value for key, value in given[name].items() if value != defaults[key]}
         target = executed_folder(root, profile) / source.name
         values, costs = {**defaults, **given[name]}, declared.get("work", {})

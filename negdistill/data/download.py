@@ -11,7 +11,6 @@ so that one digest holds for a plain file, a packed file and a folder.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import hashlib
 import http.client
@@ -32,11 +31,13 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from negdistill.checks import check_choice
+from negdistill.data.folders import cache_folder, data_folder, locate
 from negdistill.data.formats import line_rows, unpack
-from negdistill.data.sources import cache_folder, data_folder, locate, tdg_files, tdg_rows
+from negdistill.data.released import tdg_files, tdg_rows
 
 BASES = {"file": "https://raw.githubusercontent.com", "archive": "https://codeload.github.com"}
 ATTEMPTS = 5
+MOST = 1 << 29  # bytes of one download, and of what an archive unpacks to; the largest hold a fifth of that
 ROW_FIELDS = ("tdg", "problem", "level", "type", "solution")
 
 
@@ -141,7 +142,7 @@ def get(
     pause  seconds before the first retry; doubled at each of the ATTEMPTS
 
     Returns the files written. Raises ConnectionError where the server gives up, ValueError where what it sent
-    is not what the manifest describes (it is removed).
+    is too much or not what the manifest describes (it is removed).
     """
     folder = folder or cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,14 +159,17 @@ def get(
             try:
                 written += _take_apart(part, folder)
             except ValueError:
-                part.unlink()
+                shutil.rmtree(part.parent)
                 raise
         shutil.rmtree(folder / ".part", ignore_errors=True)
     return written
 
 
 def download(url: str, part: Path, pause: float = 1.0) -> None:
-    """Fetch an address into a file, going on after what the file already holds; see `get` for errors."""
+    """Fetch an address into a file, going on after what the file already holds; see `get` for errors.
+
+    ValueError where there are more than MOST bytes; what came of them is removed.
+    """
     part.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(ATTEMPTS):
         try:
@@ -196,9 +200,12 @@ def _transfer(url: str, part: Path) -> None:
             open(part, "ab" if have else "wb") as file,
             tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.name, disable=None) as bar,
         ):
-            while piece := response.read(1 << 16):
+            while max(file.tell(), total or 0) <= MOST and (piece := response.read(1 << 16)):
                 file.write(piece)
                 bar.update(len(piece))
+            if max(file.tell(), total or 0) > MOST:
+                part.unlink()
+                raise ValueError(f"{url} must send at most {MOST:,} bytes; it sends more; it was removed")
             if total is not None and file.tell() != total:
                 raise ConnectionError(f"the connection closed after {file.tell()} of {total} bytes")
 
@@ -234,15 +241,21 @@ def _take_apart(archive: Path, folder: Path) -> list[Path]:
 
 
 def _repack(archive: Path, source: str, target: Path) -> None:
-    """Copy one folder of a repository's archive into an archive of its own; nothing is extracted to disk."""
+    """Copy one folder of a repository's archive into an archive of its own; nothing is extracted to disk.
+
+    ValueError for a damaged archive, one that leads outside, and one that unpacks to more than MOST bytes.
+    """
+    size = 0
     try:
         with tarfile.open(archive, "r:gz") as whole, tarfile.open(target, "w:gz", compresslevel=1) as taken:
             for member in whole:
+                if (size := size + member.size) > MOST:
+                    raise tarfile.TarError(f"it unpacks to more than {MOST:,} bytes")
                 tarfile.data_filter(member, str(target.parent))  # refuses paths and links that lead outside
                 member.name = member.name.partition("/")[2]  # without <repository>-<commit>/
                 if member.isfile() and member.name.startswith(f"{source}/"):
                     taken.addfile(member, whole.extractfile(member))
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except (tarfile.TarError, ValueError, OverflowError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"the archive of {source} is damaged or unsafe ({error}); it was removed") from error
 
 
@@ -268,65 +281,3 @@ def clear(folder: Path | None = None) -> list[Path]:
                 break
             parent.rmdir()
     return written
-
-
-# --- python -m negdistill data ------------------------------------------------------------------------
-
-
-def add_data_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add `data get [name] | list | verify [name] | clear`; each sets `func(args) -> exit code`."""
-    parser = subparsers.add_parser("data", help="fetch, list, verify or remove the public data sets")
-    actions = parser.add_subparsers(dest="action", required=True)
-    names = sorted({file.set for file in manifest()})
-    for action, func, about in (
-        ("get", _get, "fetch one set, or all of them, into the user's cache"),
-        ("list", _list, "show every set: is it there, how big, under which licence, from where"),
-        ("verify", _verify, "compare the files that are read with the digests of the manifest"),
-        ("clear", _clear, "remove what get fetched"),
-    ):
-        one = actions.add_parser(action, help=about, description=about)
-        if action in ("get", "verify"):
-            one.add_argument("name", nargs="?", choices=names, help="a set; all of them when left out")
-        one.set_defaults(func=func)
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201
-
-
-def _get(args: argparse.Namespace) -> int:
-    cache = cache_folder()
-    for file in manifest(args.name):
-        _say(f"{file.set}: {file.path} from {file.address} (licence: {file.licence})")
-    written = get(args.name)
-    _say(f"{len(written)} files fetched; all are there and as described in {cache}")
-    if data_folder() != cache:
-        _say(f"note: NEGDISTILL_DATA is set, so {data_folder()} is read instead")
-    return 0
-
-
-def _list(args: argparse.Namespace) -> int:
-    folder = data_folder()
-    _say(f"{'set':18} {'there':5} {'MB':>5}  {'licence':21} from")
-    for name in dict.fromkeys(file.set for file in manifest()):
-        files = manifest(name)
-        there = all(locate(folder, file.path) for file in files)
-        size = sum(file.bytes for file in files) / 1e6
-        origins = ", ".join(dict.fromkeys(f"{file.address} at {file.commit[:12]}" for file in files))
-        _say(f"{name:18} {'yes' if there else 'no':5} {size:5.1f}  {files[0].licence:21} {origins}")
-    _say(f"in {folder}")
-    return 0
-
-
-def _verify(args: argparse.Namespace) -> int:
-    """Exit code 1 where a file is damaged, or where one of the set that was named is missing."""
-    states = verify(args.name)
-    for file, state in states:
-        _say(f"{state:8} {file.set:18} {file.path}")
-    bad = {"damaged", "missing"} if args.name else {"damaged"}
-    return int(any(state in bad for _, state in states))
-
-
-def _clear(args: argparse.Namespace) -> int:
-    _say(f"{len(clear())} files removed from {cache_folder()}")
-    return 0

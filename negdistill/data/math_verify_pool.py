@@ -8,7 +8,8 @@ math-verify stops itself with an alarm signal, which only a main thread may set 
 single long computation such as 9^{9^{9^9}}. Here the worker is this file run as a script, so that threads and
 scripts without a main guard do not matter, and before each pair it arms a POSIX timer of the system that
 ends it after LIMIT seconds of processor time. Processor time, because a verdict must not depend on how busy
-the machine is. A pair that exhausts its time counts as different.
+the machine is. A pair that exhausts its time, or makes its worker crash, counts as different. A worker that
+somebody else ends, as the system does where memory is short, says nothing about its pair.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from tqdm import tqdm
 
 LIMIT = 1.0  # seconds of processor time for one pair
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+# how a pair ends its worker: out of time, or by a crash
+ITS_OWN = (signal.SIGPROF, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 
 # --- pool ---------------------------------------------------------------------------------------------
 
@@ -92,7 +95,10 @@ atexit.register(_stop)
 
 
 def _ask(question: str) -> bool:
-    """Put the question to an idle worker or a new one; a worker ended from outside is replaced once."""
+    """Put the question to an idle worker or a new one; a worker ended from outside is replaced once.
+
+    RuntimeError where the second is ended from outside too: there is no verdict then.
+    """
     with _places:
         for _ in range(2):
             try:
@@ -103,9 +109,13 @@ def _ask(question: str) -> bool:
             if verdict is not None:
                 _idle.put(worker)
                 return verdict
-            if worker.close() not in (-signal.SIGKILL, -signal.SIGTERM):
-                break  # out of time, or the pair made it crash
-    return False
+            code = worker.close()
+            if code >= 0 or -code in ITS_OWN:  # out of time, or the pair made it crash
+                return False
+    raise RuntimeError(
+        f"math-verify's worker was ended twice from outside, last by signal {-code}, while it compared "
+        f"{question[:200]}; mostly memory is short: free some and run again; the verdicts before are kept"
+    )
 
 
 # --- cache --------------------------------------------------------------------------------------------

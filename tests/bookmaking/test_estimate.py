@@ -1,10 +1,20 @@
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from negdistill.bookmaking.estimate import SHAPES, dry_run, estimate, memory, row_tokens, shape_of, work
+from negdistill.bookmaking.estimate import (
+    CHARACTERS,
+    SHAPES,
+    dry_run,
+    estimate,
+    memory,
+    row_tokens,
+    shape_of,
+    work,
+)
 from negdistill.bookmaking.planning import find_root, plan
 from negdistill.data.formats import write_records
 from negdistill.data.records import Rationale
@@ -72,6 +82,15 @@ def test_nothing_is_loaded():
     shape_of("huggyllama/llama-7b", settings("paper"))
     assert SHAPES["huggyllama/llama-7b"].hidden_size == 4096
     assert torch.get_default_device() == torch.device("cpu")
+
+
+def test_questions_without_a_rationale_are_not_counted(tmp_path):
+    rows = [{"question": f"{n} + 1?", "answer": n + 1, "split": "train"} for n in range(3)]
+    rows[1]["rationales"] = ["It is 2.", "It is 3."]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.warns(UserWarning, match="2 of 3 questions have no rationale"):
+        assert row_tokens(str(path), "file", "another") == round(len("1 + 1? It is 2.") / CHARACTERS)
 
 
 def test_the_paper_on_real_data(data_dir, monkeypatch):

@@ -184,6 +184,20 @@ def test_new_data_counts_at_quick_scale_only(root, monkeypatch):
     assert runs(root, "smoke") == []
 
 
+def test_a_notebook_sees_the_folders_that_the_command_saw(root, monkeypatch):
+    (root / "data" / "SVAMP").mkdir(parents=True)
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("NEGDISTILL_DATA", "data")
+    monkeypatch.setenv("NEGDISTILL_CACHE", "cache")
+    code = """from negdistill.data.folders import data_folder
+from negdistill.data.math_verify_pool import cache_file
+print(data_folder(), data_folder().is_dir(), cache_file())"""
+    edit(root / "notebooks" / "00_one.ipynb", 2, FIRST + "\n" + code)
+    assert runs(root, only=["00"]) == ONE
+    expected = f"{root / 'data'} True {root / 'cache' / 'verdicts.sqlite'}\n"
+    assert text(executed(root, "00_one")) == f"wrote 5\n{expected}"
+
+
 def test_a_rerun_with_the_same_results_stops_there(root):
     assert runs(root, only=["00"], force=True) == ONE
     assert states(root) == {"00_one": "", "01_two": ""}

@@ -205,6 +205,15 @@ def test_writing_the_same_notebook_leaves_the_file_alone(tmp_path):
     assert path.stat().st_mtime_ns == before.st_mtime_ns and path.stat().st_ino == before.st_ino
 
 
+@pytest.mark.parametrize("rule", ["grading", "other_grading"])
+def test_a_grading_is_checked_before_anything_runs(root, rule):
+    nbformat.write(notebook(f"{rule}: str = ''  # a rule"), root / "notebooks" / "02_three.ipynb")
+    for good in ("", "number", "my_module:same"):
+        assert plan(root, "quick", overrides={rule: good})[2].parameters[rule] == good
+    with pytest.raises(ValueError, match="grading must be one of .*got 'numbr'"):
+        plan(root, "quick", overrides={rule: "numbr"})
+
+
 def test_data_at_hand_sees_files_come_and_grow(tmp_path, monkeypatch):
     monkeypatch.setenv("NEGDISTILL_DATA", str(tmp_path / "none"))
     assert data_at_hand() == []

@@ -1,6 +1,7 @@
 import gzip
 import json
 import lzma
+import os
 import warnings
 from dataclasses import FrozenInstanceError, asdict
 
@@ -9,12 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from negdistill.checks import check_choice
+from negdistill.data import formats
 from negdistill.data.formats import (
+    broken,
+    collect,
     gather,
     line_rows,
     list_rows,
+    make_record,
+    number_text,
+    parse_record,
+    parse_row,
     read_records,
-    read_rows,
     unpack,
     write_records,
     xml_rows,
@@ -28,6 +35,10 @@ ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=20)  # lone su
 
 def read_all(rows, on_error="raise"):
     return list(gather(((place, read) for place, _, read in rows), on_error))
+
+
+def rationale(_, row):
+    return make_record(Rationale, row) if len(row) == 4 else broken("unknown field")
 
 
 def test_records_are_frozen_and_hashable():
@@ -67,6 +78,8 @@ BAD_LINES = {
     b'{"problem_id": "x", "index": 0, "text": "t"}': "line 2: missing field 'teacher'",
     b'{"problem_id": "x", "index": 0, "text": "t", "teacher": "a", "b": 1}': "line 2: unknown field 'b'",
     b'{"problem_id": "x", "index": "0", "text": "t", "teacher": "a"}': "line 2: index is '0', a str",
+    b'{"problem_id": "x", "index": true, "text": "t", "teacher": "a"}': "line 2: index is True, a bool",
+    b'{"problem_id": "x", "index": 0, "text": null, "teacher": "a"}': "line 2: text is None, a NoneType",
     b'{"problem_id": "x", "index": 0, "text": "\xff", "teacher": "a"}': "line 2: 'utf-8' codec can't decode",
     b"[" * 100_000: "line 2: maximum recursion depth",
 }
@@ -80,32 +93,104 @@ def test_a_malformed_line_is_named_or_skipped_and_counted(tmp_path, line):
     path.write_bytes(first + line + b"\n" + b"".join(rest))
     with pytest.raises(ValueError, match="rationales.jsonl, " + BAD_LINES[line]):
         read_records(path, Rationale)
+    rows = line_rows(path.read_bytes(), "", str(path), parse_record)
     with pytest.warns(UserWarning, match="1 malformed rows skipped, first .*rationales.jsonl, line 2"):
-        assert read_records(path, Rationale, on_error="skip") == RATIONALES
+        assert collect(rows, rationale, "skip") == RATIONALES
 
 
 def test_a_line_cut_off_at_the_end_is_malformed(tmp_path):
     path = tmp_path / "rationales.jsonl"
     write_records(path, RATIONALES)
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(ValueError, match=r"line 3: .*on_error=\"skip\" leaves such rows out"):
+    with pytest.raises(ValueError, match="line 3: Expecting value") as caught:
         read_records(path, Rationale)
+    assert "on_error" not in str(caught.value)  # this reader has no such argument
+    rows = line_rows(path.read_bytes(), "", str(path), parse_record)
     with pytest.warns(UserWarning, match="1 malformed rows skipped"):
-        assert read_records(path, Rationale, on_error="skip") == RATIONALES[:2]
+        assert collect(rows, rationale, "skip") == RATIONALES[:2]
 
 
-def test_read_rows_skips_blank_lines_and_counts_them():
-    lines = [b'{"a": 1}\n', b"\n", b"  \r\n", b'{"b": 2}\n']
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_lines_are_read_with_any_line_break_and_with_a_byte_order_mark(mark, end):
+    data = mark + end.join([b'{"a": 1}', b"", b"   ", b'{"b": 2}', b""])
     with pytest.raises(ValueError, match="file, line 4: missing field 'a'"):
-        list(read_rows(lines, "file", lambda row: row["a"]))
+        collect(line_rows(data, "", "file"), lambda _, row: row["a"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert list(read_rows(lines, "file", lambda row: row)) == [{"a": 1}, {"b": 2}]
+        found = collect(line_rows(data, "", "file"), lambda key, row: (key, row))
+    assert found == [("0", {"a": 1}), ("3", {"b": 2})]
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("0.00005", "0.00005"),
+        ("5e-05", "0.00005"),  # as Python writes it
+        ("1e16", "10000000000000000"),
+        ("1E+2", "100"),
+        ("1.50", "1.50"),
+        ("-0.1", "-0.1"),
+        ("0.1000000000000000055511151231257827", "0.1000000000000000055511151231257827"),
+        ("1234567890123456789012345678901234567890", "1234567890123456789012345678901234567890"),
+        ("12345678901234567890123456789012345.75", "12345678901234567890123456789012345.75"),
+        ('"1e16"', "1e16"),
+    ],
+)
+def test_a_number_is_what_is_written(written, text):
+    assert number_text(parse_row(f'{{"a": {written}}}'.encode())["a"], "a") == text
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("NaN", "NaN is no number of JSON; write it as a text"),
+        ('1, "b": 2, "a": 3', "field 'a' stands twice; keep one"),
+        ("-Infinity", "-Infinity is no number of JSON"),
+        ("1e999999999", "a number must have at most 100 digits; got 1e999999999; write it as a text"),
+        ("1e-99999999999999999999999", "at most 100 digits"),
+        ("7" * 5000, r"at most 100 digits; got 7{40}\.\.\.;"),
+        (r'["fine", "\ud83d"]', r"a text holds '\\ud83d', half of a surrogate pair"),
+        (r'{"\uDE00": 1}', r"a text holds '\\ude00', half of a surrogate pair"),
+    ],
+)
+def test_what_no_later_step_can_take_is_refused(written, message):
+    with pytest.raises(ValueError, match=f"file, line 2: .*{message}"):
+        read_all(line_rows(b'{}\n{"a": %s}' % written.encode(), "", "file"))
+
+
+def test_a_whole_surrogate_pair_is_one_character():
+    assert parse_row(rb'{"a": "\ud83d\ude00 \u2028"}') == {"a": "\U0001f600 \u2028"}
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "device.jsonl").symlink_to("/dev/zero")
+    for name in ("pipe", "folder", "device"):
+        path = tmp_path / f"{name}.jsonl"
+        with pytest.raises(
+            ValueError, match=f"{name}.jsonl must be a file; it is a folder, a pipe or a device"
+        ):
+            unpack(path)
+        with pytest.raises(ValueError, match=f"{name}.jsonl must be a file"):
+            read_records(path, Rationale)
+
+
+@pytest.mark.parametrize("suffix, pack", [("", bytes), (".gz", gzip.compress), (".xz", lzma.compress)])
+def test_a_file_that_unpacks_without_end_is_refused(tmp_path, monkeypatch, suffix, pack):
+    monkeypatch.setattr(formats, "LARGEST_FILE", 100_000)
+    path = tmp_path / f"rows.jsonl{suffix}"
+    path.write_bytes(pack(bytes(100_000)))
+    assert unpack(path) == (bytes(100_000), "")
+    path.write_bytes(pack(bytes(100_001)))
+    with pytest.raises(ValueError, match="must unpack to at most 100,000 bytes"):
+        unpack(path)
 
 
 def test_choices_are_checked():
     with pytest.raises(ValueError, match="on_error must be one of raise, skip; got 'ignore'"):
-        list(read_rows([], "file", dict, on_error="ignore"))
+        collect([], dict, on_error="ignore")
     with pytest.raises(ValueError, match="colour must be one of red, blue; got 3"):
         check_choice("colour", 3, iter(["red", "blue"]))
 

@@ -5,18 +5,18 @@ import operator
 import re
 import shutil
 import tarfile
+import time
 from collections import Counter
-from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 
 from negdistill.data import arithmetic
+from negdistill.data.folders import data_folder
+from negdistill.data.released import TDG, TDG_SUBJECTS, tdg_rows
 from negdistill.data.sources import (
     PROBLEM_SETS,
     RATIONALE_SETS,
-    TDG,
-    TDG_SUBJECTS,
     load_problems,
     load_rationales,
 )
@@ -149,9 +149,6 @@ def test_asdiv_single_numbers_and_asdiv_a(problems, data_dir):
     assert Counter(problem.level for problem in found).keys() == {1, 2, 3, 4, 5, 6}
     subjects = {problem.subject for problem in found}
     assert "Subtraction" in subjects and "Substraction" not in subjects
-    part = load_problems("asdiv", data_dir=data_dir, subset="a")
-    assert len(part) == 1218 and set(part) <= set(found)
-    assert part == [problem for problem in found if problem in set(part)]
 
 
 def test_every_rationale_belongs_to_a_problem(problems, rationales):
@@ -163,18 +160,21 @@ def test_every_rationale_belongs_to_a_problem(problems, rationales):
         assert all(r.text for r in found)
 
 
-def test_prefixes_are_cut_off_or_kept(rationales, data_dir):
+def test_prefixes_are_cut_off(rationales, data_dir):
     counts = {
         "tdg-gpt-3.5-turbo": {"Solution:\n": 43_760, "Solution: ": 70, "Solution:": 1, "": 16_169},
         "tdg-gpt-4": {"Let's think step by step\n": 59_585, "Let's think step by step.\n": 2, "": 413},
     }
     for name, expected in counts.items():
-        kept = load_rationales(name, data_dir, keep_prefix=True)
+        kept = {}
+        for _, key, read in tdg_rows(data_dir / f"{TDG[name]}.tar.xz"):
+            kept |= {(key, index): text for index, text in enumerate(read()["generated_answer"])}
         found = Counter()
-        for whole, bare in zip(kept, rationales[name], strict=True):
-            prefix = next(text for text in expected if whole.text.startswith(text))
+        for bare in rationales[name]:
+            whole = kept[bare.problem_id, bare.index]
+            prefix = next(text for text in expected if whole.startswith(text))
             found[prefix] += 1
-            assert bare == replace(whole, text=whole.text.removeprefix(prefix).strip())
+            assert bare.text == whole.removeprefix(prefix).strip()
         assert found == expected
 
 
@@ -205,7 +205,7 @@ def test_plain_files_give_the_same_as_packed_ones(data_dir, tmp_path, problems):
         assert load_problems(name, split, tmp_path) == problems[name, split]
 
 
-def test_problem_prefixes_are_cut_off_or_kept(data_dir, tmp_path, problems):
+def test_problem_prefixes_are_cut_off(data_dir, tmp_path, problems):
     with tarfile.open(data_dir / "TDG/GPT3.5-turbo-MATH.tar.xz") as archive:
         rows = [
             json.loads(line)
@@ -215,8 +215,6 @@ def test_problem_prefixes_are_cut_off_or_kept(data_dir, tmp_path, problems):
         row |= {"problem": row["question"], "solution": row["answer"], "tdg": f"algebra/0.jsonl:{i}"}
     write(tmp_path / "MATH/train.jsonl", lines(*rows))
     assert load_problems("math", "train", tmp_path) == problems["math", "train"][:10]
-    kept = load_problems("math", "train", tmp_path, keep_prefix=True)
-    assert [p.question for p in kept] == [f"Problem:\n{p.question}" for p in problems["math", "train"][:10]]
 
 
 # --- files made here ----------------------------------------------------------------------------------
@@ -294,87 +292,103 @@ def test_rows_made_by_hand(tmp_path):
 
 
 MATH, GSM8K = lines(MATH_ROW), lines(GSM8K_ROW)
-BAD_ROWS = [  # set, file, its content, message, rows left when the bad ones are skipped
+BAD_ROWS = [  # set, file, its content, message
     (
         "math",
         "MATH/test.jsonl",
         MATH + lines({**MATH_ROW, "solution": "2"}),
         r"line 2: .* no \\boxed answer",
-        1,
     ),
     (
         "math",
         "MATH/test.jsonl",
         MATH + lines({**MATH_ROW, "problem": None}),
         "line 2: problem must be text; got None",
-        1,
     ),
-    ("math", "MATH/test.jsonl", MATH + '{"problem": "cut', "line 2: Unterminated string", 1),
-    ("math", "MATH/test.jsonl", MATH.encode() + b"\xff\n", "line 2: 'utf-8' codec", 1),
-    ("math", "MATH/test.jsonl.gz", gzip.compress(MATH.encode())[:-1], "line 2: the file is cut off", 1),
-    ("gsm8k", "GSM8K/test.jsonl", GSM8K + lines({"question": "q"}), "line 2: missing field 'answer'", 1),
+    ("math", "MATH/test.jsonl", MATH + '{"problem": "cut', "line 2: Unterminated string"),
+    ("math", "MATH/test.jsonl", MATH.encode() + b"\xff\n", "line 2: 'utf-8' codec"),
+    ("math", "MATH/test.jsonl.gz", gzip.compress(MATH.encode())[:-1], "line 2: the file is cut off"),
+    ("gsm8k", "GSM8K/test.jsonl", GSM8K + lines({"question": "q"}), "line 2: missing field 'answer'"),
     (
         "gsm8k",
         "GSM8K/test.jsonl",
         GSM8K + lines({"question": "q", "answer": "5"}) * 2,
         "line 2: .* #### <number>",
-        1,
     ),
     (
         "gsm8k",
         "GSM8K/test.jsonl",
         GSM8K + lines({"question": "q", "answer": "#### x"}),
         "line 2: expected one number",
-        1,
     ),
     (
         "multiarith",
         "MultiArith/MultiArith.json",
         json.dumps([MULTIARITH_ROW, {}], indent=1),
         "line 12: missing field",
-        1,
     ),
     (
-        *(
-            "multiarith",
-            "MultiArith/MultiArith.json",
-            json.dumps([{**MULTIARITH_ROW, "lSolutions": [1, 2]}, MULTIARITH_ROW]),
-        ),
-        *("line 1: too many values to unpack", 1),
+        "multiarith",
+        "MultiArith/MultiArith.json",
+        json.dumps([{**MULTIARITH_ROW, "lSolutions": [1, 2]}, MULTIARITH_ROW]),
+        "line 1: too many values to unpack",
     ),
     (
         "svamp",
         "SVAMP/SVAMP.json",
         json.dumps([SVAMP_ROW, SVAMP_ROW])[:-1],
         "line 1: expected ',' of a JSON list",
-        2,
     ),
     (
         "svamp",
         "SVAMP/SVAMP.json",
         json.dumps([SVAMP_ROW, {**SVAMP_ROW, "Answer": None}]),
         "line 1: expected one number",
-        1,
+    ),
+    ("svamp", "SVAMP/SVAMP.json", json.dumps([{**SVAMP_ROW, "Answer": True}]), "line 1: expected one number"),
+    (
+        "svamp",
+        "SVAMP/SVAMP.json",
+        json.dumps([{**SVAMP_ROW, "Answer": float("nan")}]),
+        "line 1: NaN is no number",
+    ),
+    (
+        "gsm8k",
+        "GSM8K/test.jsonl",
+        GSM8K + r'{"question": "\ud800", "answer": "#### 1"}',
+        "line 2: .* surrogate pair",
     ),
     (
         "asdiv",
         "ASDiv/ASDiv.xml",
-        ASDIV.replace("<Body>A has 3.</Body>", "", 1),
+        ASDIV.replace("<Body>A has 3.</Body>", ""),
         "line 4: missing field 'Body'",
-        0,
     ),
-    ("asdiv", "ASDiv/ASDiv.xml", ASDIV.replace("3 (cats)", "3 <cats>"), "line 8: malformed element", 1),
-    ("asdiv", "ASDiv/ASDiv.xml", ASDIV[: ASDIV.rindex("<Formula>")], "line 8: missing field 'Formula'", 1),
+    ("asdiv", "ASDiv/ASDiv.xml", ASDIV.replace("3 (cats)", "3 <cats>"), "line 8: malformed element"),
+    ("asdiv", "ASDiv/ASDiv.xml", ASDIV[: ASDIV.rindex("<Formula>")], "line 8: missing field 'Formula'"),
 ]
 
 
-@pytest.mark.parametrize("name, path, content, message, left", BAD_ROWS)
-def test_a_malformed_row_is_named_or_skipped_and_counted(tmp_path, name, path, content, message, left):
+@pytest.mark.parametrize("name, path, content, message", BAD_ROWS)
+def test_a_malformed_row_is_named(tmp_path, name, path, content, message):
     write(tmp_path / path, content)
     with pytest.raises(ValueError, match=f"{path}, {message}"):
         load_problems(name, data_dir=tmp_path)
-    with pytest.warns(UserWarning, match=f"[12] malformed rows skipped, first .*{path}, {message}"):
-        assert len(load_problems(name, data_dir=tmp_path, on_error="skip")) == left
+
+
+def test_a_long_number_keeps_all_its_digits(tmp_path):
+    long, decimal = "1234567890123456789012345678901234567891", "0.1234567890123456789012345678901234567891"
+    write(tmp_path / "GSM8K/test.jsonl", lines({"question": "q", "answer": f"#### {long}"}))
+    assert load_problems("gsm8k", data_dir=tmp_path)[0].answer == long
+    row = json.dumps([{**SVAMP_ROW, "Answer": 7.25}]).replace("7.25", f"{long}.250")
+    write(tmp_path / "SVAMP/SVAMP.json", row)
+    assert load_problems("svamp", data_dir=tmp_path)[0].answer == f"{long}.25"
+    row = json.dumps([{**MULTIARITH_ROW, "lSolutions": [7.25]}]).replace("7.25", decimal)
+    write(tmp_path / "MultiArith/MultiArith.json", row)
+    assert load_problems("multiarith", data_dir=tmp_path)[0].answer == decimal
+    for written, plain in (("-0.0", "0"), ("007", "7"), ("0.50", "0.5"), ("1,000.0", "1000"), ("100", "100")):
+        write(tmp_path / "GSM8K/test.jsonl", lines({"question": "q", "answer": f"#### {written}"}))
+        assert load_problems("gsm8k", data_dir=tmp_path)[0].answer == plain
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])
@@ -449,19 +463,55 @@ def test_a_missing_file_of_a_teacher_is_named_or_counted(tmp_path):
         assert len(load_rationales("tdg-gpt-4", tmp_path, on_error="skip")) == 8 * (6 * 6 - 2)
 
 
-def test_a_truncated_archive_is_an_error_or_counted(tmp_path):
-    folder = tmp_path / "GPT4-MATH"
-    write_tdg(folder, files=20)
-    with tarfile.open(tmp_path / "whole.tar.gz", "w:gz") as archive:
-        archive.add(folder, "GPT4-MATH")
-    whole = (tmp_path / "whole.tar.gz").read_bytes()
-    write(tmp_path / "TDG/GPT4-MATH.tar.gz", whole[: len(whole) * 2 // 3])
-    with pytest.raises(ValueError, match="GPT4-MATH.tar.gz: the file is cut off or damaged"):
-        load_rationales("tdg-gpt-4", tmp_path)
-    with pytest.warns(UserWarning, match="malformed rows skipped, first .*the file is cut off or damaged"):
-        assert 0 < len(load_rationales("tdg-gpt-4", tmp_path, on_error="skip")) < 8 * 7 * 40
-    write(tmp_path / "TDG/GPT4-MATH.tar.gz", gzip.compress(b"no archive at all"))
-    with pytest.raises(ValueError, match="GPT4-MATH.tar.gz: the file is cut off or damaged"):
+def test_skipping_counts_the_rationales_that_are_lost(tmp_path, data_dir):
+    """An archive that was cut off misses thousands of rationales in a few files that are named."""
+    (tmp_path / "TDG").mkdir()
+    whole = (data_dir / "TDG/GPT4-MATH.tar.xz").read_bytes()
+    write(tmp_path / "TDG/GPT4-MATH.tar.xz", whole[: len(whole) // 2])
+    with pytest.warns(UserWarning) as said:
+        left = len(load_rationales("tdg-gpt-4", tmp_path, on_error="skip"))
+    assert 8_000 < left < 52_000
+    (message,) = {str(one.message) for one in said}
+    assert re.match(r"[0-9]+ malformed rows skipped, first .*the file is cut off or damaged", message)
+    assert message.endswith(f"; {60_000 - left:,} of 60,000 rationales are lost")
+
+
+LONG = [("1000", False), ("1000", True), ("10000000", True), ("1" + 12 * "0", False), ("9" * 5000, True)]
+
+
+@pytest.mark.parametrize(("number", "packed"), LONG)
+def test_an_absurd_number_of_a_file_is_refused_at_once(tmp_path, number, packed):
+    name = f"GPT4-MATH/train_gpt4_geometry_8/{number}.jsonl"
+    if packed:
+        (tmp_path / "TDG").mkdir()
+        with tarfile.open(tmp_path / "TDG/GPT4-MATH.tar.gz", "w:gz") as archive:
+            archive.addfile(tarfile.TarInfo(name))
+    else:
+        write(tmp_path / "TDG" / name, "")
+    began = time.process_time()
+    for on_error in ("raise", "skip"):
+        with pytest.raises(
+            ValueError, match="GPT4-MATH.* must hold files numbered below 1000; got .*remove it"
+        ):
+            load_rationales("tdg-gpt-4", tmp_path, on_error=on_error)
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ("0,0", "must hold whole files; .*geometry_8/0.jsonl is sparse"),
+        ("x", "the file is cut off or damaged"),
+    ],
+)
+def test_a_sparse_file_in_an_archive_is_refused(tmp_path, numbers, message):
+    """As GNU tar packs a tebibyte of zeros, in half a kilobyte."""
+    info = tarfile.TarInfo("GPT4-MATH/train_gpt4_geometry_8/0.jsonl")
+    info.pax_headers = {"GNU.sparse.size": str(1 << 40), "GNU.sparse.map": numbers}
+    (tmp_path / "TDG").mkdir()
+    with tarfile.open(tmp_path / "TDG/GPT4-MATH.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(info)
+    with pytest.raises(ValueError, match=f"GPT4-MATH.tar.gz.*{message}"):
         load_rationales("tdg-gpt-4", tmp_path)
 
 
@@ -480,6 +530,12 @@ def test_the_data_folder_is_the_argument_then_the_variable_then_the_cache(tmp_pa
     assert load_problems("gsm8k")[0].answer == "2"
 
 
+def test_the_data_folder_is_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NEGDISTILL_DATA", "data")
+    assert data_folder() == tmp_path / "data" and data_folder("other") == tmp_path / "other"
+
+
 @pytest.mark.parametrize("name", [*PROBLEM_SETS, *TDG])
 def test_missing_data_says_what_to_type(tmp_path, name):
     if name == "arithmetic":
@@ -489,15 +545,6 @@ def test_missing_data_says_what_to_type(tmp_path, name):
     message = f"{name} needs .*, which is not in {tmp_path}; {command}"
     with pytest.raises(FileNotFoundError, match=message):
         load(name, data_dir=tmp_path)
-
-
-def test_asdiv_a_needs_its_folds(tmp_path):
-    write(tmp_path / "ASDiv/ASDiv.xml", ASDIV)
-    with pytest.raises(FileNotFoundError, match="asdiv needs ASDiv/nfolds/asdiv-a/fold0.txt"):
-        load_problems("asdiv", data_dir=tmp_path, subset="a")
-    for i in range(5):
-        write(tmp_path / f"ASDiv/nfolds/asdiv-a/fold{i}.txt", "nluds-0001\n" if i == 3 else "")
-    assert [problem.id for problem in load_problems("asdiv", data_dir=tmp_path, subset="a")] == ["nluds-0001"]
 
 
 def test_arithmetic_is_generated():
@@ -515,8 +562,6 @@ def test_arithmetic_is_generated():
         (lambda: load_problems("MATH"), "name must be one of math, gsm8k, .* got 'MATH'"),
         (lambda: load_problems("svamp", "train"), "split of svamp must be one of test; got 'train'"),
         (lambda: load_problems("math", "valid"), "split of math must be one of train, test; got 'valid'"),
-        (lambda: load_problems("math", subset="a"), "subset of math must be one of None; got 'a'"),
-        (lambda: load_problems("asdiv", subset="b"), "subset of asdiv must be one of None, a; got 'b'"),
         (lambda: load_problems("arithmetic"), "n must be a number for arithmetic, .* got None"),
         (lambda: load_rationales("math"), f"name must be one of {', '.join(RATIONALE_SETS)}; got 'math'"),
         (
@@ -536,6 +581,6 @@ def test_wrong_arguments_are_named(call, message):
 
 
 def test_on_error_is_checked(tmp_path):
-    write(tmp_path / "GSM8K/test.jsonl", lines(GSM8K_ROW))
+    write_tdg(tmp_path / "TDG/GPT4-MATH")
     with pytest.raises(ValueError, match="on_error must be one of raise, skip; got 'ignore'"):
-        load_problems("gsm8k", data_dir=tmp_path, on_error="ignore")
+        load_rationales("tdg-gpt-4", tmp_path, on_error="ignore")

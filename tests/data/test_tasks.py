@@ -115,8 +115,8 @@ def test_a_teacher_may_be_a_file_of_what_it_said(mine, tmp_path):
     replies = [Reply(r.problem_id, r.index, r.text, "t", "stop", 1, 1, "0" * 64) for r in said]
     write_records(tmp_path / "replies.jsonl", replies)
     assert [r.text for r in task.rationales(problems, str(tmp_path / "replies.jsonl"), 1)] == ["text 0"] * 2
-    with pytest.raises(ValueError, match="has fewer than 3 for"):
-        task.rationales(problems, str(tmp_path / "said.jsonl"), 3)
+    found = task.rationales(problems, str(tmp_path / "said.jsonl"), 3)  # as many as there are
+    assert [r.text for r in found] == ["text 0", "text 1"] * 2
 
 
 @pytest.mark.parametrize(
@@ -160,10 +160,54 @@ def test_what_is_refused(mine, tmp_path):
 
 def test_a_function_may_grade(mine):
     task = load_task(mine, "operator:eq")
+    assert task == load_task(mine, "operator:eq") != load_task(mine, "operator:ne")
+    assert (task.rule.__module__, task.rule.__qualname__) == ("operator", "eq")  # part of the key of results
     problem = task.questions("train", 1)[0]
     texts = [f"{problem.answer}", f"The answer is {problem.answer}.", f"{problem.answer} apples"]
     grades = grade([problem], [Rationale(problem.id, i, t, "t") for i, t in enumerate(texts)], **task.grading)
     assert [one.positive for one in grades] == [True, True, False]
+
+
+@pytest.mark.parametrize("place", ["os:getcwd", "os:system", "json:JSONDecoder", "math:pi"])
+def test_a_function_that_cannot_grade_is_refused(mine, place):
+    with pytest.raises(
+        ValueError, match=f"grading must name a function of answer and reference; got '{place}'"
+    ):
+        load_task(mine, place)
+
+
+@pytest.mark.parametrize("place", [":", "os:", ":eq", ".os:popen", "os:path:join", "a b:c"])
+def test_a_function_that_cannot_be_found_is_refused(mine, place):
+    with pytest.raises(ValueError, match=f"grading must name a function that can be imported; got '{place}'"):
+        load_task(mine, place)
+
+
+@pytest.mark.parametrize(
+    ("place", "verdict"),
+    [
+        ("operator:add", "'22'"),
+        ("builtins:max", "'2'"),
+        ("operator:concat", "'22'"),
+        ("builtins:print", None),
+    ],
+)
+def test_a_function_must_say_true_or_false(mine, place, verdict):
+    task = load_task(mine, place)
+    message = (
+        f"grading '{place}' must return True or False; got {verdict} for the answer '2' and the reference '2'"
+    )
+    with pytest.raises(TypeError, match=message):
+        task.rule("2", "2")
+    with pytest.raises(TypeError, match=f"grading '{place}' must return True or False; got"):
+        grade(
+            *(task.questions("train", 3), task.rationales(task.questions("train", 3), "file", 2)),
+            **task.grading,
+        )
+
+
+def test_a_function_may_return_a_truth_value_of_numpy(mine):
+    verdict = load_task(mine, "numpy:equal").rule(2, 2)
+    assert verdict is True
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,50 @@
+import signal
+import sqlite3
+from contextlib import closing, contextmanager
+
+import pytest
+
+from negdistill.data import math_verify_pool as pool
+
+
+@pytest.fixture
+def cold(tmp_path, monkeypatch):
+    """No verdict in memory or on disk."""
+    monkeypatch.setenv("NEGDISTILL_CACHE", str(tmp_path))
+    monkeypatch.setattr(pool, "_memory", {})
+
+
+def kept():
+    with closing(sqlite3.connect(pool.cache_file())) as table:
+        return dict(table.execute("SELECT pair, equal FROM verdicts"))
+
+
+@contextmanager
+def ended(monkeypatch, number):
+    """Every worker gets a signal as soon as it is asked."""
+    ask = pool._Worker.ask
+
+    def end(worker, question):
+        worker.process.send_signal(number)
+        worker.process.wait()
+        return ask(worker, question)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool._Worker, "ask", end)
+        yield
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_worker_that_is_ended_twice_from_outside_leaves_no_verdict(cold, monkeypatch, number):
+    assert pool.verdicts([("0.5", "2/4")])["0.5", "2/4"]
+    message = r'ended twice from outside, last by signal .* while it compared \["0.5", "3/6"\]; mostly memory'
+    with ended(monkeypatch, number), pytest.raises(RuntimeError, match=message):
+        pool.verdicts([("0.5", "3/6"), ("0.5", "4/8")])
+    assert list(kept()) == ['["0.5", "2/4"]']
+    assert pool.verdicts([("0.5", "3/6")])["0.5", "3/6"]
+
+
+def test_a_pair_that_makes_its_worker_crash_is_not_equal(cold, monkeypatch):
+    with ended(monkeypatch, signal.SIGSEGV):
+        assert pool.verdicts([("0.5", "3/6")]) == {("0.5", "3/6"): False}
+    assert kept() == {'["0.5", "3/6"]': 0}
