@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from difflib import get_close_matches
 from numbers import Integral, Real
 
 
 def check_choice(parameter: str, value: object, allowed: Iterable[object]) -> None:
-    """Raise the package's one wording of "not one of" (ValueError)."""
+    """Raise the package's one wording of "not one of" (ValueError), with the choice that is nearest.
+
+    Choices are quoted, since names such as "NAT, empty branch" hold a comma.
+    """
     allowed = tuple(allowed)
-    if value not in allowed:
-        raise ValueError(f"{parameter} must be one of {', '.join(map(str, allowed))}; got {value!r}")
+    if value in allowed:
+        return
+    spelled = {str(choice).casefold(): choice for choice in allowed}
+    near = get_close_matches(str(value).casefold(), spelled, n=1)
+    hint = f"; did you mean {spelled[near[0]]!r}?" if near else ""
+    raise ValueError(f"{parameter} must be one of {', '.join(map(repr, allowed))}; got {value!r}{hint}")
 
 
 def check_type(parameter: str, value: object, kinds: type | tuple[type, ...], words: str) -> None:

@@ -6,7 +6,7 @@ import torch
 from tiny import tiny
 
 import negdistill
-from negdistill.checks import check_number, check_type, check_whole
+from negdistill.checks import check_choice, check_number, check_type, check_whole
 from negdistill.inference.rng import SamplingParams
 from negdistill.method.nat_unit import NATConfig
 from negdistill.training.dataset import TrainingSet
@@ -81,3 +81,32 @@ def test_numbers_of_numpy_are_numbers():
     check_number("x", np.float32(0.5), 0, 1)
     check_type("x", np.float64(1), float, "a number")
     assert TrainConfig(epochs=np.int64(2)).epochs == 2
+
+
+# --- choices ------------------------------------------------------------------------------------------
+
+NAMES = ("NAT", "NAT, empty branch", "CoT KD", None, 3)
+
+
+def test_a_choice_passes_whatever_its_type():
+    for name in NAMES:
+        check_choice("method", name, NAMES)
+    check_choice("method", "NAT", iter(NAMES))
+
+
+@pytest.mark.parametrize(
+    ("value", "ending"),
+    [
+        ("zzz", "got 'zzz'"),
+        ("nat", "got 'nat'; did you mean 'NAT'?"),
+        ("NAT, empty", "got 'NAT, empty'; did you mean 'NAT, empty branch'?"),
+        ("cot kd", "got 'cot kd'; did you mean 'CoT KD'?"),
+        ([], "got []"),
+    ],
+)
+def test_choices_are_quoted_and_the_nearest_is_named(value, ending):
+    with pytest.raises(ValueError) as caught:
+        check_choice("method", value, NAMES)
+    said = str(caught.value)
+    assert said.startswith("method must be one of 'NAT', 'NAT, 'empty branch'', 'CoT KD', None, 3; got ")
+    assert said.endswith(ending)

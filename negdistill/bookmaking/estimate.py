@@ -77,7 +77,8 @@ def _meta(student: str) -> torch.nn.Module:
             config = AutoConfig.from_pretrained(student)
         except OSError as error:
             raise ValueError(
-                f"student must be at hand, or one of {', '.join(SHAPES)}, to be estimated; got {student!r}"
+                f"student must be at hand, or one of {', '.join(map(repr, SHAPES))}, to be estimated; "
+                f"got {student!r}"
             ) from error
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)

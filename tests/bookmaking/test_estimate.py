@@ -74,7 +74,7 @@ def test_what_is_not_at_hand_is_said(monkeypatch, tmp_path):
     row_tokens.cache_clear()
     lines = list(dry_run(plan(find_root(), "paper", ["03"])))
     assert any("not estimated: math needs MATH/train.jsonl" in line for line in lines)
-    with pytest.raises(ValueError, match="student must be at hand, or one of huggyllama/llama-7b"):
+    with pytest.raises(ValueError, match="student must be at hand, or one of 'huggyllama/llama-7b'"):
         shape_of(str(tmp_path / "none"), settings("paper"))
 
 

@@ -109,7 +109,7 @@ def test_nothing_executed_says_what_to_type(root):
 
 
 def test_an_unknown_profile_is_refused(root):
-    with pytest.raises(ValueError, match="profile must be one of book, quick; got 'slow'"):
+    with pytest.raises(ValueError, match="profile must be one of 'book', 'quick'; got 'slow'"):
         render(root, "slow")
 
 

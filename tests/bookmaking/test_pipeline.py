@@ -318,7 +318,7 @@ def test_the_command_line_says_what_happened(root):
     process = command(root, "run", "-p", "m=1", stderr=subprocess.PIPE)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, "")
-    assert err == "error: parameter of -p must be one of n, run_dir, seed; got 'm'\n"
+    assert err == "error: parameter of -p must be one of 'n', 'run_dir', 'seed'; got 'm'\n"
 
     process = command(root, "status")
     out, _ = process.communicate(timeout=60)

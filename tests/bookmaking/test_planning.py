@@ -96,10 +96,10 @@ def test_the_book_has_a_folder_of_its_own(root):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("02_no: {n: 1}", "section of quick.yml must be one of common, 00_one, 01_two; got '02_no'"),
-        ("00_one: {m: 1}", "parameter of quick.yml must be one of n, rate, run_dir, seed; got 'm'"),
-        ("01_two: {n: 1}", "parameter of quick.yml must be one of flag, levels, seed; got 'n'"),
-        ("common: {m: 1}", "must be one of flag, levels, n, rate, run_dir, seed; got 'm'"),
+        ("02_no: {n: 1}", "section of quick.yml must be one of 'common', '00_one', '01_two'; got '02_no'"),
+        ("00_one: {m: 1}", "parameter of quick.yml must be one of 'n', 'rate', 'run_dir', 'seed'; got 'm'"),
+        ("01_two: {n: 1}", "parameter of quick.yml must be one of 'flag', 'levels', 'seed'; got 'n'"),
+        ("common: {m: 1}", "must be one of 'flag', 'levels', 'n', 'rate', 'run_dir', 'seed'; got 'm'"),
         (
             "00_one: {rate: 1e-3}",
             "rate of 00_one must be of type float as its default 0.5; got '1e-3' from quick.yml",
@@ -121,11 +121,11 @@ def test_an_int_does_for_a_float(root):
 
 
 def test_unknown_names_are_refused_with_the_known_ones(root):
-    with pytest.raises(ValueError, match="profile must be one of quick, smoke; got 'slow'"):
+    with pytest.raises(ValueError, match="profile must be one of 'quick', 'smoke'; got 'slow'"):
         plan(root, "slow")
-    with pytest.raises(ValueError, match="only must be one of 00_one, 01_two, 00, 01; got '2'"):
+    with pytest.raises(ValueError, match="only must be one of '00_one', '01_two', '00', '01'; got '2'"):
         plan(root, "quick", ["2"])
-    with pytest.raises(ValueError, match="parameter of -p must be one of flag, levels, seed; got 'n'"):
+    with pytest.raises(ValueError, match="parameter of -p must be one of 'flag', 'levels', 'seed'; got 'n'"):
         plan(root, "quick", ["01"], {"n": 1})
 
 

@@ -86,7 +86,7 @@ def test_method_table():
     assert list(table.columns)[-4:] == ["trainable_parameters", "steps", "tokens", "seconds"]
     other = method_table(pd.concat(frames.values()), baseline="NAT")
     assert other["p"].isna().tolist() == [False, True, False, False]
-    with pytest.raises(ValueError, match="baseline must be one of NAT; got 'CoT KD'"):
+    with pytest.raises(ValueError, match="baseline must be one of 'NAT'; got 'CoT KD'"):
         method_table(frames["NAT"])
 
 
@@ -103,7 +103,7 @@ def test_solved_table_by_hand():
     assert table["questions"].tolist() == [2, 3, 5]
     # independent in "all": 2.5 of 5 and 2 of 5 meet in 1
     assert table.loc["all", "chance"] == pytest.approx(1 / 3.5)
-    with pytest.raises(ValueError, match="b must be one of CoT KD; got 'Negative adapter'"):
+    with pytest.raises(ValueError, match="b must be one of 'CoT KD'; got 'Negative adapter'"):
         solved_table(one)
     with pytest.raises(ValueError, match="by must be one of .*; got 'topic'"):
         solved_table(pd.concat([one, other]), by="topic")
@@ -213,11 +213,11 @@ def test_bad_paths_are_refused():
         ValueError, match=r"path must come from fits with on_epoch=Follow\(...\); .* lack lr, epoch, sp"
     ):
         points(frame_of("NAT", ["11100"]))
-    with pytest.raises(ValueError, match="valid must be one of valid, test; got 'dev'"):
+    with pytest.raises(ValueError, match="valid must be one of 'valid', 'test'; got 'dev'"):
         best_point(PATH, valid="dev")
-    with pytest.raises(ValueError, match="split must be one of valid, test; got 'dev'"):
+    with pytest.raises(ValueError, match="split must be one of 'valid', 'test'; got 'dev'"):
         curve(PATH, "dev")
-    with pytest.raises(ValueError, match="split must be one of valid, test; got 'dev'"):
+    with pytest.raises(ValueError, match="split must be one of 'valid', 'test'; got 'dev'"):
         best_lr(PATH, "dev")
 
 

@@ -100,13 +100,21 @@ def test_lenient(text, answer):
 
 
 def test_unknown_rules_are_refused():
-    with pytest.raises(ValueError, match="rule must be one of boxed, lenient, choice, text; got 'last'"):
+    with pytest.raises(
+        ValueError, match="rule must be one of 'boxed', 'lenient', 'choice', 'text'; got 'last'"
+    ):
         final_answer("5", "last")
-    with pytest.raises(ValueError, match="rule must be one of exact, math, number, string; got 'sympy'"):
+    with pytest.raises(
+        ValueError, match="rule must be one of 'exact', 'math', 'number', 'string'; got 'sympy'"
+    ):
         equivalent("5", "5", "sympy")
-    with pytest.raises(ValueError, match="extract must be one of boxed, lenient, choice, text; got 'box'"):
+    with pytest.raises(
+        ValueError, match="extract must be one of 'boxed', 'lenient', 'choice', 'text'; got 'box'"
+    ):
         grade([], [], extract="box")
-    with pytest.raises(ValueError, match="rule must be one of exact, math, number, string; got 'box'"):
+    with pytest.raises(
+        ValueError, match="rule must be one of 'exact', 'math', 'number', 'string'; got 'box'"
+    ):
         grade([], [], rule="box")
 
 

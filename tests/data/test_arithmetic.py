@@ -316,11 +316,11 @@ def test_every_equation_in_pretraining_text_is_true():
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(ValueError, match="split must be one of train, valid, test"):
+    with pytest.raises(ValueError, match="split must be one of 'train', 'valid', 'test'"):
         generate("dev", 3)
     with pytest.raises(ValueError, match="n must be 0 or more; got -1"):
         generate("train", -1)
-    with pytest.raises(ValueError, match="strength must be one of weak, strong"):
+    with pytest.raises(ValueError, match="strength must be one of 'weak', 'strong'"):
         teach([], "medium")
     with pytest.raises(ValueError, match="n must be 1 or more; got 0"):
         teach([], n=0)

@@ -138,7 +138,7 @@ def test_the_manifest_describes_every_set():
         assert file.address == f"https://github.com/{file.repository}"
         assert file.licence and file.bytes > 0
         assert file.commit in file.url(download.BASES) and file.url(download.BASES).startswith("https://")
-    with pytest.raises(ValueError, match="name must be one of math, gsm8k, .* got 'arithmetic'"):
+    with pytest.raises(ValueError, match="name must be one of 'math', 'gsm8k', .* got 'arithmetic'"):
         manifest("arithmetic")
 
 

@@ -189,9 +189,9 @@ def test_a_file_that_unpacks_without_end_is_refused(tmp_path, monkeypatch, suffi
 
 
 def test_choices_are_checked():
-    with pytest.raises(ValueError, match="on_error must be one of raise, skip; got 'ignore'"):
+    with pytest.raises(ValueError, match="on_error must be one of 'raise', 'skip'; got 'ignore'"):
         collect([], dict, on_error="ignore")
-    with pytest.raises(ValueError, match="colour must be one of red, blue; got 3"):
+    with pytest.raises(ValueError, match="colour must be one of 'red', 'blue'; got 3"):
         check_choice("colour", 3, iter(["red", "blue"]))
 
 

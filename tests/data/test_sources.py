@@ -559,11 +559,14 @@ def test_arithmetic_is_generated():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: load_problems("MATH"), "name must be one of math, gsm8k, .* got 'MATH'"),
-        (lambda: load_problems("svamp", "train"), "split of svamp must be one of test; got 'train'"),
-        (lambda: load_problems("math", "valid"), "split of math must be one of train, test; got 'valid'"),
+        (lambda: load_problems("MATH"), "name must be one of 'math', 'gsm8k', .* got 'MATH'"),
+        (lambda: load_problems("svamp", "train"), "split of svamp must be one of 'test'; got 'train'"),
+        (lambda: load_problems("math", "valid"), "split of math must be one of 'train', 'test'; got 'valid'"),
         (lambda: load_problems("arithmetic"), "n must be a number for arithmetic, .* got None"),
-        (lambda: load_rationales("math"), f"name must be one of {', '.join(RATIONALE_SETS)}; got 'math'"),
+        (
+            lambda: load_rationales("math"),
+            f"name must be one of {', '.join(map(repr, 'RATIONALE_SETS))}'; got 'math'",
+        ),
         (
             lambda: load_rationales("tdg-gpt-4", strength="weak"),
             "strength of tdg-gpt-4 must be one of None; got 'weak'",
@@ -571,7 +574,7 @@ def test_arithmetic_is_generated():
         (lambda: load_rationales("arithmetic"), "n must be a number for arithmetic, .* got None"),
         (
             lambda: load_rationales("arithmetic", n=1, strength="good"),
-            "strength must be one of weak, strong; got 'good'",
+            "strength must be one of 'weak', 'strong'; got 'good'",
         ),
     ],
 )
@@ -582,5 +585,5 @@ def test_wrong_arguments_are_named(call, message):
 
 def test_on_error_is_checked(tmp_path):
     write_tdg(tmp_path / "TDG/GPT4-MATH")
-    with pytest.raises(ValueError, match="on_error must be one of raise, skip; got 'ignore'"):
+    with pytest.raises(ValueError, match="on_error must be one of 'raise', 'skip'; got 'ignore'"):
         load_rationales("tdg-gpt-4", tmp_path, on_error="ignore")

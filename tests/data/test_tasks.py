@@ -148,7 +148,7 @@ def test_what_is_refused(mine, tmp_path):
     with pytest.raises(ValueError, match="n must lie between 1 and"):
         load_task(mine).questions("test", 101)
     problems = load_task(mine).questions("train", 1)
-    with pytest.raises(ValueError, match="teacher of .*mine.jsonl must be one of file"):
+    with pytest.raises(ValueError, match="teacher of .*mine.jsonl must be one of 'file'"):
         load_task(mine).rationales(problems, "gpt", 1)
     with pytest.raises(ValueError, match="n must be at least 1"):
         load_task(mine).rationales(problems, "file", 0)

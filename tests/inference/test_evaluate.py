@@ -109,7 +109,9 @@ def test_rules_are_those_of_grade(student):
     frame = evaluate(student, PROBLEMS, extract="lenient")
     assert frame["correct"].tolist() == [True] * 4 + [False, True, True, False]
     assert frame["answer"].tolist()[7] == "4"
-    with pytest.raises(ValueError, match="extract must be one of boxed, lenient, choice, text; got 'box'"):
+    with pytest.raises(
+        ValueError, match="extract must be one of 'boxed', 'lenient', 'choice', 'text'; got 'box'"
+    ):
         evaluate(student, PROBLEMS, extract="box")
 
 
@@ -194,7 +196,7 @@ def test_views_of_nat(student):
             evaluate(student, PROBLEMS)
         with pytest.raises(ValueError, match="the view 'pos' was never trained"):
             evaluate(student, PROBLEMS, view="pos")
-        with pytest.raises(ValueError, match="view must be one of base, pos, neg, nat; got 'net'"):
+        with pytest.raises(ValueError, match="view must be one of 'base', 'pos', 'neg', 'nat'; got 'net'"):
             evaluate(student, PROBLEMS, view="net")
         pd.testing.assert_frame_equal(evaluate(student, PROBLEMS, view="base"), plain)
         for layer in student.model.modules():
@@ -224,7 +226,7 @@ def test_bad_calls_are_refused(student):
         evaluate(student, [PROBLEMS[1], long])
     with pytest.raises(ValueError, match="problems must have distinct ids"):
         evaluate(student, [*PROBLEMS, PROBLEMS[0]], max_new_tokens=1)
-    with pytest.raises(ValueError, match="preset must be one of fixed, faithful; got 'x'"):
+    with pytest.raises(ValueError, match="preset must be one of 'fixed', 'faithful'; got 'x'"):
         evaluate(student, PROBLEMS, preset="x")
 
 

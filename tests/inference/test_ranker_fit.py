@@ -198,7 +198,9 @@ def test_an_adapter_without_its_head_is_refused(tmp_path):
 
 def test_bad_sets_are_refused(tmp_path):
     student = make_student()
-    with pytest.raises(ValueError, match="loss must be one of mse, bce, pairwise, cubic; got 'hinge'"):
+    with pytest.raises(
+        ValueError, match="loss must be one of 'mse', 'bce', 'pairwise', 'cubic'; got 'hinge'"
+    ):
         fit_ranker(student, DATA, VALID, config(), tmp_path, "hinge")
     for valid in (make_data(23, 2), make_data(23, 1, "other")):  # the same id, the same text
         with pytest.raises(ValueError, match="valid must hold other questions than data; both hold '.*23'"):
@@ -243,7 +245,7 @@ def test_controls_by_hand():
         assert texts[new.text] != answers[new.problem_id]
     assert len({one.text for one in found.negatives}) > 4
     assert found == with_negatives(DATA, "random") != with_negatives(DATA, "random", seed=1)
-    with pytest.raises(ValueError, match="kind must be one of own, none, random; got 'few'"):
+    with pytest.raises(ValueError, match="kind must be one of 'own', 'none', 'random'; got 'few'"):
         with_negatives(DATA, "few")
     with pytest.raises(ValueError, match="positives must include one with another answer than that of 'q0'"):
         with_negatives(DATA.take(1), "random")

@@ -100,7 +100,7 @@ def test_greedy_equals_generate_in_every_view(name, request):
 
 def test_views_are_as_for_any_model(natted):
     assert ids(sample(natted, FEW, n=2, **QUIET)) == ids(sample(natted, FEW, n=2, view="nat", **QUIET))
-    with pytest.raises(ValueError, match="view must be one of base, pos, neg, nat; got 'net'"):
+    with pytest.raises(ValueError, match="view must be one of 'base', 'pos', 'neg', 'nat'; got 'net'"):
         sample(natted, FEW, view="net")
     with pytest.raises(ValueError, match="the model carries no NAT"):
         sample(tiny(), FEW, view="pos")

@@ -165,7 +165,7 @@ def test_bad_weights_are_refused(call, weights, message):
 
 
 def test_bad_rules_are_refused():
-    with pytest.raises(ValueError, match="rule must be one of sc, ws, asc; got 'median'"):
+    with pytest.raises(ValueError, match="rule must be one of 'sc', 'ws', 'asc'; got 'median'"):
         vote(["1"], rule="median")
     for rule in ("ws", "asc"):
         with pytest.raises(ValueError, match=f"weights must be given for rule '{rule}'; got None"):

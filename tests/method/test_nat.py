@@ -604,7 +604,7 @@ def test_an_empty_negative_branch_is_saved_too(tmp_path):
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\); got 1.0"),
         ({"dropout": -0.1}, r"dropout must be in \[0, 1\); got -0.1"),
         ({"shift": 1.1}, r"shift must be in \[0, 1\]; got 1.1"),
-        ({"mix": "mean"}, "mix must be one of unit, sum; got 'mean'"),
+        ({"mix": "mean"}, "mix must be one of 'unit', 'sum'; got 'mean'"),
         ({"target_modules": "q_proj"}, "target_modules must be names such as"),
         ({"target_modules": ()}, "target_modules must be names such as"),
     ],
@@ -643,7 +643,7 @@ def test_a_plain_model_has_no_views():
 
 def test_unknown_view():
     model = attach(llama(), QV)
-    with pytest.raises(ValueError, match="view must be one of base, pos, neg, nat; got 'negative'"):
+    with pytest.raises(ValueError, match="view must be one of 'base', 'pos', 'neg', 'nat'; got 'negative'"):
         with view(model, "negative"):
             pass
     with pytest.raises(ValueError, match="view must be one of"):

@@ -418,5 +418,5 @@ def test_bad_input_is_refused(tmp_path, wrong, message):
 
 
 def test_an_unknown_strength_is_refused():
-    with pytest.raises(ValueError, match="strength must be one of weak, strong; got 'best'"):
+    with pytest.raises(ValueError, match="strength must be one of 'weak', 'strong'; got 'best'"):
         EmbeddedTeacher("best")

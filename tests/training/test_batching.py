@@ -113,9 +113,9 @@ def test_bad_examples_are_refused(tokenizer):
         encode([], tokenizer, 10)
     with pytest.raises(ValueError, match="no example fits into 10 tokens; raise max_length or shorten"):
         encode([Example("a", "1", "~" * 10)], tokenizer, 10)
-    with pytest.raises(ValueError, match="preset must be one of fixed, faithful; got 'other'"):
+    with pytest.raises(ValueError, match="preset must be one of 'fixed', 'faithful'; got 'other'"):
         encode([Example("a", "1", "2")], tokenizer, 10, "other")
-    with pytest.raises(ValueError, match="preset must be one of fixed, faithful; got 'other'"):
+    with pytest.raises(ValueError, match="preset must be one of 'fixed', 'faithful'; got 'other'"):
         format_prompt("1", "other")
     endless = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
     with pytest.raises(

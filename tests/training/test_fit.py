@@ -237,7 +237,7 @@ def test_gains_by_hand():
     assert by_subject.to_numpy().tolist() == [[2, 1, 2, 1, 1], [1, 1, 1, 0, 0], [3, 2, 3, 1, 1]]
     by_level = gains(made, more, "level")
     assert by_level.loc[1].tolist() == [2, 1, 2, 1, 1] and by_level.loc["all"].tolist() == [3, 2, 3, 1, 1]
-    with pytest.raises(ValueError, match="by must be one of subject, level; got 'source'"):
+    with pytest.raises(ValueError, match="by must be one of 'subject', 'level'; got 'source'"):
         gains(made, more, "source")
     with pytest.raises(ValueError, match="after must hold the questions of before"):
         gains(made, more.take(2))
@@ -247,7 +247,7 @@ def test_bad_sets_are_refused(tmp_path, student):
     with pytest.raises(ValueError, match="rationales must belong to problems; got problem_id 'p2'"):
         TrainingSet(PROBLEMS[:2], tuple(RIGHT), ())
     with pytest.raises(
-        ValueError, match="kind must be one of solutions, positives, negatives, both; got 'all'"
+        ValueError, match="kind must be one of 'solutions', 'positives', 'negatives', 'both'; got 'all'"
     ):
         TrainingSet(PROBLEMS, (), ()).examples("all")
     empty = TrainingSet(PROBLEMS, (), tuple(WRONG))
@@ -302,13 +302,13 @@ def test_settings_change_fields_where_they_belong():
     assert settings(seed=2) == replace(
         SETTINGS["embedded"], train=replace(SETTINGS["embedded"].train, seed=2)
     )
-    with pytest.raises(ValueError, match="setting must be one of epochs, .*, shots; got 'rank'"):
+    with pytest.raises(ValueError, match="setting must be one of 'epochs', .*, 'shots'; got 'rank'"):
         settings(rank=4)
-    with pytest.raises(ValueError, match="name must be one of embedded, paper, faithful; got 'gpt'"):
+    with pytest.raises(ValueError, match="name must be one of 'embedded', 'paper', 'faithful'; got 'gpt'"):
         settings("gpt")
     with pytest.raises(ValueError, match="shots must be at least 1; got 0"):
         settings(shots=0)
-    with pytest.raises(ValueError, match="preset must be one of fixed, faithful; got 'x'"):
+    with pytest.raises(ValueError, match="preset must be one of 'fixed', 'faithful'; got 'x'"):
         settings(preset="x")
     with pytest.raises(ValueError, match="top_k must be at least 1; got 0"):
         settings(top_k=0)
@@ -717,11 +717,13 @@ def test_max_tokens_is_the_budget_of_all_stages(student, data, tmp_path):
 
 
 def test_bad_calls_are_refused(student, data, tmp_path, fits):
-    with pytest.raises(ValueError, match="method must be one of Few-shot, .*, NCE, inverse beta; got 'X'"):
+    with pytest.raises(
+        ValueError, match="method must be one of 'Few-shot', .*, 'NCE, inverse beta'; got 'X'"
+    ):
         fit("X", student, data, CONFIG, tmp_path)
-    with pytest.raises(ValueError, match="nat.method must be one of NAT; got 'NAT, empty branch'"):
+    with pytest.raises(ValueError, match="nat.method must be one of 'NAT'; got 'NAT, empty branch'"):
         fit("NCE", student, data, CONFIG, tmp_path, nat=fits["NAT, empty branch"])
-    with pytest.raises(ValueError, match="neg.method must be one of Negative adapter; got 'CoT KD'"):
+    with pytest.raises(ValueError, match="neg.method must be one of 'Negative adapter'; got 'CoT KD'"):
         fit("NAT", student, data, CONFIG, tmp_path, neg=fits["CoT KD"])
     with pytest.raises(ValueError, match="on_epoch must have an attribute key, a string"):
         fit("NAT", student, data, CONFIG, tmp_path, on_epoch=lambda *_: None)

@@ -87,7 +87,7 @@ def one_thread():
         ({"epochs": 1, "lr": 0.0}, "lr must be greater than 0; got 0.0"),
         ({"epochs": 1, "lr": math.nan}, "lr must be greater than 0; got nan"),
         ({"epochs": 1, "max_grad_norm": 0.0}, "max_grad_norm must be greater than 0; got 0.0"),
-        ({"epochs": 1, "schedule": "step"}, "schedule must be one of linear, cosine; got 'step'"),
+        ({"epochs": 1, "schedule": "step"}, "schedule must be one of 'linear', 'cosine'; got 'step'"),
     ],
 )
 def test_bad_configurations_are_refused(changes, message):
@@ -350,8 +350,8 @@ def test_bad_input_is_refused():
                 **more,
             )
 
-    refused("objective must be one of likelihood, .*; got 'mix'", objective="mix")
-    refused("preset must be one of fixed, faithful; got 'new'", preset="new")
+    refused("objective must be one of 'likelihood', .*; got 'mix'", objective="mix")
+    refused("preset must be one of 'fixed', 'faithful'; got 'new'", preset="new")
     refused("warmup_steps must be below all 4 steps; got 4", settings=config(epochs=1, warmup_steps=4))
     refused("checkpoint_every needs out_dir", settings=config(epochs=1, checkpoint_every=2))
     refused("model must have a parameter to train", model=make_model().requires_grad_(False))

@@ -175,7 +175,7 @@ def test_adapters_train_on_a_quantised_base(quantize):
 
 
 def test_bad_quantisation_is_refused(monkeypatch):
-    with pytest.raises(ValueError, match="quantize must be one of 8bit, 4bit; got '2bit'"):
+    with pytest.raises(ValueError, match="quantize must be one of '8bit', '4bit'; got '2bit'"):
         load_student(quantize="2bit")
     monkeypatch.setattr(students, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="quantize='8bit' needs bitsandbytes, .*; pip install bitsandbytes"):

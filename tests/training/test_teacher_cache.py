@@ -216,7 +216,7 @@ def test_weights_by_hand():
     assert len(shuffled) > 3
     assert all(sorted(one) == pytest.approx([0.6, 0.7, 0.9, 1.0]) for one in shuffled)
     assert torch.equal(kd_weights(beta, "shuffled", 3), kd_weights(beta, "shuffled", 3))
-    with pytest.raises(ValueError, match="beta_mode must be one of paper, none, mean, .*; got 'both'"):
+    with pytest.raises(ValueError, match="beta_mode must be one of 'paper', 'none', 'mean', .*; got 'both'"):
         kd_weights(beta, "both")
 
 
