@@ -15,15 +15,18 @@ def run(options: argparse.Namespace) -> None:
 
     overrides = dict(map(planning.parse_parameter, options.parameter))
     if options.dry_run:
-        with pipeline.environment(pipeline.QUIET):  # read when transformers is imported
-            from negdistill.bookmaking import estimate
-
         jobs = planning.plan(planning.find_root(), options.profile, options.only, overrides)
         selected = planning.select([job.name for job in jobs], options.only)
-        for line in estimate.dry_run([job for job in jobs if job.name in selected]):
-            say(line)
+        say(f"profile {options.profile}: what would be done; nothing is run")
+        with pipeline.environment(pipeline.surroundings(options.profile, 1)):
+            from negdistill.bookmaking import estimate
+
+            for line in estimate.dry_run([job for job in jobs if job.name in selected]):
+                say(line)
         return
-    pipeline.run(planning.find_root(), options.profile, options.only, options.force, overrides, say)
+    terminal = sys.stderr if sys.stderr.isatty() else None
+    chosen = (options.profile, options.only, options.force, overrides)
+    pipeline.run(planning.find_root(), *chosen, say, options.jobs, terminal)
 
 
 def status(options: argparse.Namespace) -> None:
@@ -78,6 +81,7 @@ def ask(options: argparse.Namespace) -> None:
 
 
 def export(options: argparse.Namespace) -> None:
+    say(f"exporting {options.fit_folder}")
     from negdistill.training.export import export
 
     say(f"written: {export(options.fit_folder, options.out, options.student)}")
@@ -117,7 +121,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--profile", default="quick", help="a file of notebooks/profiles (quick)")
     command.add_argument("--only", nargs="+", default=[], metavar="NN", help="these, and what they need")
     command.add_argument("--force", action="store_true", help="also where they are up to date")
-    command.add_argument("-p", "--parameter", action="append", default=[], metavar="NAME=VALUE")
+    command.add_argument(
+        *("-p", "--parameter"), action="append", default=[], metavar="NAME=VALUE",
+        help="a parameter of the notebooks: a literal of Python or JSON, else a text",
+    )  # fmt: skip
+    command.add_argument("--jobs", type=int, metavar="N", help="notebooks at once (cores; on a GPU 1)")
     command.add_argument("--dry-run", action="store_true", help="say what would be done and what it costs")
     command.set_defaults(func=run)
 
@@ -151,13 +159,19 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command. 0: well; 1: an error, said in words on stderr; 2: arguments that make no sense."""
+    """Run a command. 0: well; 1: an error, said in words on stderr; 2: arguments that make no sense.
+
+    130: interrupted at the keyboard.
+    """
     options = parser().parse_args(arguments)
     try:
         return options.func(options) or 0
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is kept; type the same command again to go on", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from SHAPES. What is estimated is marked so by `dry_run`; what was measured is i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import chdir
 from functools import lru_cache
 from math import prod
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, Pretrain
 from negdistill.bookmaking.planning import Job
 from negdistill.checks import check_choice
 from negdistill.data.tasks import load_task
+from negdistill.inference.ranker import LOSSES
 from negdistill.method.nat_unit import projections, widths
 from negdistill.training.method_table import trainings
 from negdistill.training.settings import Settings, settings
@@ -203,8 +205,27 @@ def estimate(job: Job) -> Estimate | None:
     return Estimate(todo.steps, rows, length, todo.answers, tokens, flops, flops / SUSTAINED / 3600, gib)
 
 
+def check(job: Job) -> None:
+    """ValueError for a parameter whose value the notebook would refuse."""
+    p = job.parameters
+    if "recipe" in p:
+        settings(p["recipe"], **p["changes"])
+        load_task(p["task"], p["grading"])
+    for name in ("methods", "compared", "rows", "enlarged", "students", "voters"):
+        for method in p.get(name, []):
+            check_choice(f"{name} of {job.name}", method, METHODS)
+    for loss in [*p.get("losses", []), *([p["loss"]] if "loss" in p else [])]:
+        check_choice(f"loss of {job.name}", loss, LOSSES)
+
+
 def dry_run(jobs: Sequence[Job]) -> Iterator[str]:
-    """Lines that say what `pipeline.run` would do: inputs, outputs, estimates of tokens, FLOPs and memory."""
+    """Lines that say what `pipeline.run` would do: inputs, outputs, estimates of tokens, FLOPs and memory.
+
+    ValueError, before the first line, for a parameter whose value a notebook would refuse.
+    """
+    for job in jobs:
+        with chdir(job.source.parent):  # from where a notebook sees its files
+            check(job)
     for job in jobs:
         p, needs = job.parameters, f", results of {', '.join(job.needs)}" if job.needs else ""
         yield f"{job.name}"
@@ -215,7 +236,8 @@ def dry_run(jobs: Sequence[Job]) -> Iterator[str]:
         writes += [str(p["run_dir"])] if "run_dir" in p else []
         yield f"  writes  {', '.join(writes)}"
         try:
-            found = estimate(job)
+            with chdir(job.source.parent):
+                found = estimate(job)
         except (ValueError, FileNotFoundError) as error:
             yield f"  cost    not estimated: {error}"
             continue

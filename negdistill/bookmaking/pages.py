@@ -242,13 +242,13 @@ def render(root: Path, profile: str, say: Callable[[str], None] = lambda line: N
     if html.is_dir() and stamp.is_file() and stamp.read_text("utf-8") == digest:
         say(f"pages: up to date in {html}")
         return html
+    say(f"pages: rendering profile {profile}")
     remove(stamp)
     remove(work)
     command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--path-output", work]
     strict = ["-W", "-n", "--keep-going", "--quiet"]
-    if subprocess.run(
-        [*command, *strict], stdout=subprocess.DEVNULL, check=False
-    ).returncode:  # warnings: stderr
+    quiet = {"stdout": subprocess.DEVNULL, "start_new_session": True}  # warnings: stderr; interrupts: here
+    if subprocess.run([*command, *strict], **quiet, check=False).returncode:
         raise Failure("the pages did not render; the warnings above say where")
     remove(html)
     os.replace(work / "_build" / "html", html)

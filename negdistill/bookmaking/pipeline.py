@@ -20,78 +20,64 @@ A notebook that reads artefacts of others names them in its metadata: {"negdisti
 Its artefact predictions.parquet, who answered what, goes beside the executed notebook as NN_name.parquet.
 A profile's section `common` goes to every notebook that has the parameter, a section NN_name to that one.
 A change of prose runs nothing: the executed notebook takes the new prose and keeps its outputs.
+
+Notebooks that do not need each other run side by side, the longest first, one thread to a kernel; on a GPU
+one at a time. A notebook that fails stops those that need it, and no other.
 """
 
 from __future__ import annotations
 
+import csv
 import os
-import shutil
-import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
+from typing import TextIO
 
-import nbformat
-import papermill
-import psutil
 from filelock import FileLock, Timeout
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
-from nbformat import NotebookNode
-from papermill.exceptions import PapermillExecutionError
 
+from negdistill.bookmaking.execution import Kernels, execute, publish
 from negdistill.bookmaking.planning import (
     FORCED,
     MISSING,
     Failure,
     Job,
+    broken_runs,
     changes,
-    digest_cells,
     inputs_of,
     plan,
-    read,
     select,
     shared_inputs,
     stored,
     survey,
-    write,
 )
+from negdistill.bookmaking.progress import Progress
 from negdistill.data.folders import data_folder
 from negdistill.data.math_verify_pool import cache_file
-from negdistill.runs.files import atomic_path, remove
-from negdistill.runs.folder import Manifest, RunFolder, machine
+from negdistill.runs.files import remove
+from negdistill.runs.folder import Manifest, machine
 
 QUIET = {  # what loading a model and importing tqdm would say on stderr, which is stored and compared
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "PYTHONWARNINGS": "ignore:IProgress not found",
 }
-PREDICTIONS = "predictions.parquet"
-INJECTED = "injected-parameters"  # papermill's tag of the cell that overrides defaults
-ONE_THREAD = {  # smoke outputs are compared with the committed ones, so their sums must run in one order
+ONE_THREAD = {  # beside other kernels, since threads wait for each other where a core is busy
     **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")},
-    **{"TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""},
+    "TOKENIZERS_PARALLELISM": "false",
 }
+ON_CPU = {"CUDA_VISIBLE_DEVICES": ""}  # smoke outputs are compared with the committed ones
 
 
-def with_outputs(source: NotebookNode, executed: NotebookNode, made: Manifest) -> NotebookNode:
-    """The source with the outputs of its execution, the parameters injected into that, and the provenance."""
-    notebook, queue = deepcopy(source), deque(cell for cell in executed.cells if cell.cell_type == "code")
-    cells, notebook.cells = notebook.cells, []
-    for cell in cells:
-        notebook.cells.append(cell)
-        if cell.cell_type == "code":
-            ran = queue.popleft()
-            cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
-            if queue and INJECTED in queue[0].metadata.get("tags", []):
-                notebook.cells.append(queue.popleft())
-                notebook.cells[-1].metadata = NotebookNode(tags=[INJECTED])
-    language = executed.metadata.get("language_info", {})
-    notebook.metadata.language_info = {key: value for key, value in language.items() if key != "version"}
-    notebook.metadata.setdefault("negdistill", NotebookNode()).manifest = made.to_dict()
-    return nbformat.from_dict(notebook)
+# --- surroundings -------------------------------------------------------------------------------------
+
+
+def surroundings(profile: str, jobs: int) -> dict[str, str]:
+    """Environment variables of a kernel."""
+    smoke = profile == "smoke"
+    threads = ONE_THREAD if smoke or jobs > 1 else {}
+    return {**os.environ, **folders(), **QUIET, **threads, **(ON_CPU if smoke else {})}
 
 
 def folders() -> dict[str, str]:
@@ -104,7 +90,7 @@ def folders() -> dict[str, str]:
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables; kernels started inside the block inherit them."""
+    """Set environment variables as long as the block lasts."""
     before = dict(os.environ)
     os.environ.update(values)
     try:
@@ -114,76 +100,43 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
+def side_by_side(profile: str) -> int:
+    """How many kernels run at once where nobody says: as many as there are cores, on a GPU one."""
+    gpu = machine()["gpu"] and profile != "smoke" and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+    return 1 if gpu else machine()["cores"]
+
+
 @contextmanager
-def largest_memory() -> Iterator[list[int]]:
-    """A list of one number: the most resident memory that a process started in the block has held, in MiB."""
-    largest, over = [0], threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.25):
-            for child in psutil.Process().children(recursive=True):
-                try:
-                    largest[0] = max(largest[0], child.memory_info().rss >> 20)
-                except psutil.Error:  # it has ended meanwhile
-                    continue
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
+def held(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """The lock of a profile; who comes second says who holds it, and waits."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(folder / ".lock"), folder / ".holder"
     try:
-        yield largest
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = holder.read_text("utf-8") if holder.is_file() else "another process"
+        say(f"profile {folder.name} is being run by {who}; waiting for it to end")
+        lock.acquire()
+    try:
+        holder.write_text(f"process {os.getpid()} since {time.strftime('%H:%M')}", "utf-8")
+        yield
     finally:
-        over.set()
-        watcher.join()
+        remove(holder)
+        lock.release()
 
 
-def execute(job: Job, inputs: Mapping[str, str]) -> Manifest:
-    """Run a notebook. Failure, and the notebook kept as NN_name.failed.ipynb, where a cell raises."""
-    failed = job.target.with_suffix(".failed.ipynb")
-    began = time.monotonic()
-    source = read(job.source)
-    with atomic_path(job.target) as temporary:
-        try:
-            with largest_memory() as memory:
-                executed = papermill.execute_notebook(
-                    job.source,
-                    temporary,
-                    dict(job.given),
-                    cwd=job.source.parent,
-                    progress_bar=sys.stderr.isatty(),
-                    coalesce_streams=True,  # else one line may be stored in pieces, others each time
-                )
-        except (PapermillExecutionError, DeadKernelError, CellTimeoutError) as error:
-            os.replace(temporary, failed)
-            cell = f"\n\n{error.source}\n" if isinstance(error, PapermillExecutionError) else "\n"
-            raise Failure(f"{job.name} failed{cell}{error}\nkept with its outputs: {failed}") from error
-        made = Manifest(
-            inputs=inputs,
-            parameters=job.parameters,
-            seed=job.parameters.get("seed"),
-            artifacts=RunFolder.open(job.run_dir).manifest.artifacts if "run_dir" in job.parameters else {},
-            machine={**machine(), "peak_mib": memory[0]},
-            seconds=round(time.monotonic() - began, 1),
-        )
-        nbformat.write(with_outputs(source, executed, made), temporary)
-    if PREDICTIONS in made.artifacts:
-        with atomic_path(job.target.with_suffix(".parquet")) as temporary:
-            shutil.copyfile(RunFolder.open(job.run_dir).path(PREDICTIONS), temporary)
-    remove(failed)
-    return made
+def seconds_before(root: Path, profile: str, jobs: Sequence[Job]) -> dict[str, float]:
+    """How long each notebook took the last time, here or for book/costs.csv, where that is known."""
+    path = root / "book" / "costs.csv"
+    known = {}
+    if path.is_file():
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["scale"] == profile]
+        known = {row["chapter"]: float(row["seconds"]) for row in rows}
+    return known | {job.name: made.seconds for job in jobs if (made := stored(job))}
 
 
-def publish(job: Job, made: Manifest, into_source: bool) -> None:
-    """Bring the prose of the executed notebook up to date and, if asked, its outputs back into the source."""
-    source = read(job.source)
-    if digest_cells(source) != made.inputs["notebook"]:
-        return  # edited while it ran: the next run sees that
-    executed = with_outputs(source, read(job.target), made)
-    write(job.target, executed)
-    if into_source:
-        del executed.metadata.negdistill["manifest"]
-        if not executed.metadata.negdistill:
-            del executed.metadata["negdistill"]
-        write(job.source, executed)
+# --- running ------------------------------------------------------------------------------------------
 
 
 def run(
@@ -193,43 +146,114 @@ def run(
     force: bool = False,
     overrides: Mapping[str, object] | None = None,
     say: Callable[[str], None] = lambda line: None,
+    jobs: int | None = None,
+    terminal: TextIO | None = None,
 ) -> None:
     """Run what is out of date among the notebooks that `only` selects, and among those that these need.
 
     force      run those selected even where they are up to date
     overrides  parameters for those selected, over the profile's
     say        takes lines of progress
+    jobs       notebooks at once; None: see `side_by_side`
+    terminal   where a line for every notebook that runs is drawn; none where it is None
 
-    Raises Failure where a notebook fails; those after it are not run. ValueError for an unknown profile,
-    notebook or parameter, and while another run of the profile is under way.
+    Raises Failure where notebooks fail, once all those are done that need none of them. ValueError for an
+    unknown profile, notebook or parameter. Waits while another process runs the profile. An interrupt ends
+    the kernels; what was finished is kept.
     """
-    jobs = plan(root, profile, only, overrides)
-    selected = select([job.name for job in jobs], only)
+    planned = plan(root, profile, only, overrides)
+    selected = select([job.name for job in planned], only)
     wanted = set(selected)
-    for job in reversed(jobs):
+    for job in reversed(planned):
         wanted |= set(job.needs) if job.name in wanted else set()
-    jobs = [job for job in jobs if job.name in wanted]
-    lock = root / "_build" / profile / ".lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    smoke = profile == "smoke"
-    try:
-        with FileLock(lock, timeout=0), environment(QUIET | folders() | (ONE_THREAD if smoke else {})):
-            shared = shared_inputs(root, profile)
-            why = survey(jobs, shared, selected if force else ())
-            done: dict[str, Manifest | None] = {}
-            for job in jobs:
-                inputs = inputs_of(job, shared, done)
-                firm = [reason for reason in why[job.name] if reason in (FORCED, MISSING)]
+    planned = [job for job in planned if job.name in wanted]
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs must be at least 1; got {jobs}")
+    with held(root / "_build" / profile, say):
+        lines = Progress(say, terminal, seconds_before(root, profile, planned))
+        Run(root, profile, planned, selected if force else (), jobs or side_by_side(profile), lines).all()
+
+
+class Run:
+    """The notebooks of one call of `run`, some of them running."""
+
+    def __init__(
+        self, root: Path, profile: str, jobs: list[Job], forced: Sequence[str], at_once: int, lines: Progress
+    ) -> None:
+        self.lines, self.at_once, self.profile = lines, at_once, profile
+        self.values = surroundings(profile, at_once)
+        self.shared = shared_inputs(root, profile)
+        self.why = survey(jobs, self.shared, forced)
+        self.todo = jobs
+        self.ready: list[tuple[Job, dict[str, str], list[str]]] = []  # with inputs, and why
+        self.done: dict[str, Manifest] = {}
+        self.failed: dict[str, str] = {}
+        self.running: dict[Future, Job] = {}
+        self.kernels = Kernels()
+
+    def all(self) -> None:
+        """Run them all; Failure where some failed."""
+        with ThreadPoolExecutor(self.at_once) as pool:
+            try:
+                while self.todo or self.ready or self.running:
+                    self._look()
+                    self._start(pool)
+                    self._collect()
+            except BaseException:
+                self.kernels.end()
+                pool.shutdown(cancel_futures=True)
+                raise
+        if self.failed:
+            raise Failure("\n\n".join(self.failed.values()))
+
+    def _look(self) -> None:
+        """Settle what is up to date, line up what can run now, drop what needs a notebook that failed."""
+        for job in [*self.todo]:
+            if lost := [need for need in job.needs if need in self.failed]:
+                self.todo.remove(job)
+                self.failed[job.name] = f"{job.name} was not run: it needs {', '.join(lost)}"
+            elif all(need in self.done for need in job.needs):
+                self.todo.remove(job)
+                inputs = inputs_of(job, self.shared, self.done)
+                firm = [reason for reason in self.why[job.name] if reason in (FORCED, MISSING)]
                 if reasons := changes(job, inputs) or firm:
-                    say(f"{job.name}: running ({', '.join(reasons)})")
-                    done[job.name] = execute(job, inputs)
-                    say(f"{job.name}: done in {done[job.name].seconds:.1f} s")
+                    self.ready.append((job, inputs, reasons))
                 else:
-                    done[job.name] = stored(job)
-                    say(f"{job.name}: up to date")
-                publish(job, done[job.name], into_source=smoke and not job.given)
-    except Timeout as error:
-        raise ValueError(f"profile {profile} is being run by another process; wait for it to end") from error
+                    self.lines.say(f"{job.name}: up to date")
+                    self._publish(job, stored(job))
+
+    def _start(self, pool: ThreadPoolExecutor) -> None:
+        """Start those that take longest."""
+        self.ready.sort(key=lambda ready: -self.lines.likely.get(ready[0].name, float("inf")))
+        while self.ready and len(self.running) < self.at_once:
+            job, inputs, reasons = self.ready.pop(0)
+            likely = f", about {self.lines.likely[job.name]:.0f} s" if job.name in self.lines.likely else ""
+            self.lines.say(f"{job.name}: running ({', '.join(reasons)}){likely}")
+            for folder in broken_runs(job).keys() - {job.run_dir}:
+                remove(folder)  # whoever reads from it would stop there
+            self.lines.at(job.name, "starting")
+            future = pool.submit(execute, job, inputs, self.values, self.kernels, self.lines.at)
+            self.running[future] = job
+
+    def _collect(self) -> None:
+        """Wait a second at most for one that ends."""
+        ended, _ = wait(self.running, timeout=1, return_when=FIRST_COMPLETED)
+        self.lines.tick()
+        for future in ended:
+            job = self.running.pop(future)
+            self.lines.ended(job.name)
+            try:
+                made = future.result()
+            except Failure as error:
+                self.failed[job.name] = str(error)
+                self.lines.say(f"{job.name}: failed")
+                continue
+            self.lines.say(f"{job.name}: done in {made.seconds:.1f} s")
+            self._publish(job, made)
+
+    def _publish(self, job: Job, made: Manifest) -> None:
+        self.done[job.name] = made
+        publish(job, made, into_source=self.profile == "smoke" and not job.given)
 
 
 def status(root: Path, profile: str) -> list[tuple[str, list[str], float | None]]:

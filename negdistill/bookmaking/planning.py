@@ -11,6 +11,7 @@ A module that only draws is not among those modules: a figure changes no result.
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,11 +26,13 @@ from negdistill.data.folders import data_folder
 from negdistill.data.tasks import check_grading
 from negdistill.runs.digests import PACKAGE, digest_code, digest_file, digest_json, digest_tree, imported
 from negdistill.runs.files import atomic_path
-from negdistill.runs.folder import Manifest
+from negdistill.runs.folder import MANIFEST, Manifest, RunFolder
 
 NOTEBOOK = re.compile(r"[0-9]{2}_\w+\.ipynb")
 FORCED, MISSING = "forced", "artefacts missing"
 DRAWING = {f"{PACKAGE}.bookmaking.plots"}
+PREDICTIONS = "predictions.parquet"  # the artefact that goes beside the executed notebook
+SETUP = "setup"  # tag of the cell that installs the package where a notebook is opened alone; never run here
 
 
 class Failure(RuntimeError):
@@ -124,14 +127,16 @@ def known_parameters(path: Path) -> dict[str, object]:
 
 
 def parse_parameter(text: str) -> tuple[str, object]:
-    """`name=value` of the command line; a value that is no Python literal is a text."""
+    """`name=value` of the command line: a literal of Python, else JSON, else a text."""
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         raise ValueError(f"-p takes name=value; got {text!r}")
-    try:
-        return name, ast.literal_eval(value)
-    except (SyntaxError, ValueError):
-        return name, value
+    for parse in (ast.literal_eval, json.loads):
+        try:
+            return name, parse(value)
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            continue
+    return name, value
 
 
 def assign(given: dict, known: dict, owners: Sequence[str], values: Mapping[str, object], where: str) -> None:
@@ -147,11 +152,12 @@ def assign(given: dict, known: dict, owners: Sequence[str], values: Mapping[str,
             )
         for taker in takers:
             default = known[taker][name]
+            value = list(value) if type(value) is tuple and type(default) is list else value
             kinds = (int, float) if type(default) is float else (type(default),)
             if default is not None and type(value) not in kinds:
                 raise ValueError(
                     f"{name} of {taker} must be of type {type(default).__name__} as its default {default!r}; "
-                    f"got {value!r} from {where} (in YAML write 0.001 for 1e-3, with -p True for true)"
+                    f"got {value!r} from {where} (in YAML write 0.001 for 1e-3)"
                 )
             given[taker][name] = value
 
@@ -161,6 +167,19 @@ def select(names: Sequence[str], only: Sequence[str]) -> list[str]:
     for choice in only:
         check_choice("only", choice, [*names, *(name[:2] for name in names)])
     return [name for name in names if not only or name in only or name[:2] in only]
+
+
+def read_profile(path: Path) -> dict[str, dict]:
+    """Sections of a profile; ValueError with file and line where it is no YAML of sections and values."""
+    try:
+        found = yaml.safe_load(path.read_text("utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    sections = {"the file": found, **found} if isinstance(found, dict) else {"the file": found}
+    for section, values in sections.items():
+        if not isinstance(values or {}, dict):
+            raise ValueError(f"{section} of {path} must hold lines `name: value`; got {values!r}")
+    return {section: values or {} for section, values in found.items()}
 
 
 def plan(
@@ -173,9 +192,9 @@ def plan(
     if not known:
         raise FileNotFoundError(f"no notebook named like 00_name.ipynb in {folder}")
     given: dict[str, dict] = {name: {} for name in known}
-    for section, values in (yaml.safe_load((folder / "profiles" / where).read_text("utf-8")) or {}).items():
+    for section, values in read_profile(folder / "profiles" / where).items():
         check_choice(f"section of {where}", section, ["common", *known])
-        assign(given, known, list(known) if section == "common" else [section], values or {}, where)
+        assign(given, known, list(known) if section == "common" else [section], values, where)
     assign(given, known, select(list(known), only), overrides or {}, "-p")
 
     jobs = []
@@ -200,9 +219,20 @@ def plan(
 
 
 def digest_cells(notebook: NotebookNode) -> str:
-    """Digest of the code cells and their tags: what decides the outputs."""
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    return digest_json([[cell.source, cell.metadata.get("tags", [])] for cell in code])
+    """Digest of the code cells that are run and of their tags: what decides the outputs."""
+    code = [(cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells if is_run(cell)]
+    return digest_json(code)
+
+
+def is_run(cell: NotebookNode) -> bool:
+    """Whether a cell is code that the runner executes."""
+    return cell.cell_type == "code" and SETUP not in cell.metadata.get("tags", [])
+
+
+def digest_outputs(notebook: NotebookNode) -> str:
+    """Digest of what an executed notebook shows: of code cells, injected ones too, and their outputs."""
+    code = [cell for cell in notebook.cells if is_run(cell)]
+    return digest_json([[cell.source, cell.execution_count, cell.outputs] for cell in code])
 
 
 def data_at_hand() -> list[list]:
@@ -241,14 +271,39 @@ def inputs_of(job: Job, shared: Mapping[str, str], done: Mapping[str, Manifest |
     return {"notebook": digest_cells(source), "package": package, **shared, **results}
 
 
-def damage(job: Job, made: Manifest) -> str | None:
-    """What is wrong with the artefacts, in words; None where they are as recorded."""
-    for name, digest in made.artifacts.items():
-        if not (job.run_dir / name).is_file():
-            return MISSING
-        if digest_file(job.run_dir / name) != digest:
-            return f"artefact {name} changed"
-    return None
+def damage(job: Job, made: Manifest) -> list[str]:
+    """What is wrong with the results, in words: outputs, predictions, artefacts, runs in the run folder."""
+    stored = read(job.target)
+    wrong = []
+    if stored.metadata.negdistill.get("outputs", digest_outputs(stored)) != digest_outputs(stored):
+        wrong.append("outputs changed")
+    beside = job.target.with_suffix(".parquet")
+    if made.artifacts.get(PREDICTIONS) != (digest_file(beside) if beside.is_file() else None):
+        wrong.append(f"{beside.name} changed")
+    if made.artifacts and not all((job.run_dir / name).is_file() for name in (MANIFEST, *made.artifacts)):
+        return [*wrong, MISSING]
+    wrong += broken_runs(job).values()
+    if not wrong and made.artifacts and RunFolder.open(job.run_dir).manifest.artifacts != made.artifacts:
+        wrong.append("a later run did not finish")
+    return wrong
+
+
+def broken_runs(job: Job) -> dict[Path, str]:
+    """What is not as recorded in the run folder of a notebook and in each that lies in it, by that folder."""
+    broken = {}
+    for manifest in sorted(job.run_dir.rglob(MANIFEST)) if "run_dir" in job.parameters else ():
+        folder, place = manifest.parent, manifest.relative_to(job.run_dir).parent
+        if any(part[0] == "." for part in place.parts):  # being written when its process was killed
+            continue
+        try:
+            recorded = RunFolder.open(folder).manifest.artifacts
+        except ValueError:
+            broken[folder] = f"{(place / MANIFEST).as_posix()} damaged"
+            continue
+        for name, digest in recorded.items():
+            if not (folder / name).is_file() or digest_file(folder / name) != digest:
+                broken.setdefault(folder, f"artefact {(place / name).as_posix()} changed")
+    return broken
 
 
 def changes(job: Job, inputs: Mapping[str, str]) -> list[str]:
@@ -262,8 +317,7 @@ def changes(job: Job, inputs: Mapping[str, str]) -> list[str]:
     names = {name for name in inputs.keys() | made.inputs.keys() if inputs.get(name) != made.inputs.get(name)}
     if digest_json(job.parameters) != digest_json(made.parameters):
         names.add("parameters")
-    broken = damage(job, made)
-    return [f"{name} changed" for name in sorted(names)] + ([broken] if broken not in (None, MISSING) else [])
+    return [f"{name} changed" for name in sorted(names)] + [x for x in damage(job, made) if x != MISSING]
 
 
 def survey(

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -67,6 +68,36 @@ def test_a_dry_run_says_what_is_read_and_written_and_what_it_costs():
     assert "05_baselines" in lines and "reads   task arithmetic, teacher weak, student embedded" in text
     assert "writes  executed/05_baselines.ipynb, ../_runs/quick/05_baselines" in text
     assert "steps of 4 rows" in text and "estimated:" in text and "hours" not in text
+
+
+def test_a_file_is_seen_from_where_the_notebook_sees_it(monkeypatch):
+    """Wherever the command is typed."""
+    for folder in (find_root(), find_root() / "book"):
+        monkeypatch.chdir(folder)
+        row_tokens.cache_clear()
+        lines = list(dry_run(plan(find_root(), "your-data", ["03"])))
+        assert "not estimated" not in "".join(lines) and "rows of about" in "".join(lines)
+        assert Path.cwd() == folder
+
+
+@pytest.mark.parametrize(
+    ("chapter", "given", "message"),
+    [
+        (
+            "03",
+            {"grading": "numbr"},
+            "grading must be one of 'boxed', .*; got 'numbr'; did you mean 'number'",
+        ),
+        ("03", {"task": "gsm"}, "task must be one of .*; got 'gsm'; did you mean 'gsm8k'"),
+        ("03", {"recipe": "embeded"}, "name must be one of .*; did you mean 'embedded'"),
+        ("03", {"changes": {"rnk": 4}}, "setting must be one of .*; got 'rnk'"),
+        ("05", {"methods": ["NAT, empt branch"]}, "methods of 05_baselines must .* mean 'NAT, empty branch'"),
+        ("07", {"losses": ["hinge"]}, "loss of 07_asc must be one of .*; got 'hinge'"),
+    ],
+)
+def test_a_value_that_a_notebook_would_refuse_is_refused_before(chapter, given, message):
+    with pytest.raises(ValueError, match=message):
+        list(dry_run(plan(find_root(), "smoke", [chapter], given)))
 
 
 def test_what_is_not_at_hand_is_said(monkeypatch, tmp_path):

@@ -73,7 +73,11 @@ def test_pages_are_rendered_once(root, capfd):
 
     before = (html / "index.html").stat().st_mtime_ns
     render(root, "quick", lines.append)
-    assert lines == [f"pages: {html}/index.html", f"pages: up to date in {html}"]
+    assert lines == [
+        "pages: rendering profile quick",
+        f"pages: {html}/index.html",
+        f"pages: up to date in {html}",
+    ]
     assert (html / "index.html").stat().st_mtime_ns == before
 
     (root / "book/index.md").write_text("# Home\n\nSee [this](nowhere.md).\n")

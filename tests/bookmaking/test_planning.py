@@ -161,7 +161,13 @@ def test_parameters_may_have_types_comments_and_several_lines(tmp_path):
         ("n=3", 3),
         ("n=1e-3", 0.001),
         ("n=True", True),
-        ("n=true", "true"),
+        ("n=true", True),
+        ("n=null", None),
+        ('n={"compile": true}', {"compile": True}),
+        ('n={"lr": 1e-3, "names": ["a, b"]}', {"lr": 0.001, "names": ["a, b"]}),
+        ("n={'compile': True}", {"compile": True}),
+        ("n={compile: true}", "{compile: true}"),
+        ("n=" + "[" * 10_000, "[" * 10_000),
         ("n=a=b", "a=b"),
         ("n=[1, 2]", [1, 2]),
     ],
@@ -174,6 +180,40 @@ def test_values_of_the_command_line(text, value):
 def test_what_is_no_assignment_is_refused(text):
     with pytest.raises(ValueError, match="-p takes name=value; got "):
         parse_parameter(text)
+
+
+def test_a_tuple_does_for_a_list(root):
+    nbformat.write(notebook("seeds = [0]"), root / "notebooks" / "02_three.ipynb")
+    assert plan(root, "smoke", ["02"], {"seeds": (0, 1)})[2].parameters["seeds"] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("common: {seed: 5", r"quick.yml is no YAML: .*line 1, column 9"),
+        ("common:\n\tseed: 5", r"quick.yml is no YAML: .*line 2, column 1"),
+        ("a: *b", r"quick.yml is no YAML: .*undefined alias"),
+        ("- common", r"the file of .*quick.yml must hold lines `name: value`; got \['common'\]"),
+        ("seed", r"the file of .*quick.yml must hold lines `name: value`; got 'seed'"),
+        ("common: 5", r"common of .*quick.yml must hold lines `name: value`; got 5"),
+        ("00_one: [n]", r"00_one of .*quick.yml must hold lines `name: value`; got \['n'\]"),
+    ],
+)
+def test_a_profile_that_is_no_profile_is_refused(root, text, message):
+    profile(root, text)
+    with pytest.raises(ValueError, match=message):
+        plan(root, "quick")
+
+
+def test_a_profile_in_another_encoding_is_refused(root):
+    (root / "notebooks" / "profiles" / "quick.yml").write_bytes("common: {seed: é}".encode("latin-1"))
+    with pytest.raises(ValueError, match="quick.yml is no YAML: .*utf-8"):
+        plan(root, "quick")
+
+
+def test_an_empty_section_gives_nothing(root):
+    profile(root, "common:\n00_one:\n")
+    assert plan(root, "quick")[0].parameters["n"] == 2
 
 
 def test_select_takes_numbers_and_names():
@@ -189,7 +229,9 @@ def test_the_digest_sees_code_and_tags_and_no_prose_or_output():
     prose.cells[2].outputs = [nbformat.v4.new_output("stream", text="1\n")]
     tagged = notebook("n = 1")
     tagged.cells[2].metadata.tags = ["nbval-ignore-output"]
-    assert digest_cells(prose) == digest_cells(plain)
+    alone = notebook("n = 1")
+    alone.cells.insert(1, new_code_cell("install = False", metadata={"tags": ["setup"]}))
+    assert digest_cells(prose) == digest_cells(plain) == digest_cells(alone)
     assert (
         len({digest_cells(book) for book in (plain, tagged, notebook("n = 2"), notebook("n = 1", (), "2"))})
         == 4

@@ -565,7 +565,7 @@ def test_arithmetic_is_generated():
         (lambda: load_problems("arithmetic"), "n must be a number for arithmetic, .* got None"),
         (
             lambda: load_rationales("math"),
-            f"name must be one of {', '.join(map(repr, 'RATIONALE_SETS))}'; got 'math'",
+            f"name must be one of {', '.join(map(repr, RATIONALE_SETS))}; got 'math'",
         ),
         (
             lambda: load_rationales("tdg-gpt-4", strength="weak"),
