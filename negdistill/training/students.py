@@ -3,11 +3,17 @@
 embedded    LLaMA architecture, 4 layers, width 128, 4 heads, 0.88 M parameters, context 512;
             knows single operations, stories, examples of one and two steps; was never shown the task
 otherwise   a folder or hub id with safetensors weights
+
+A student as small as the embedded one computes on one thread, whatever the environment says: two are hardly
+faster, sums run in another order, and where a core is busy they wait for each other (37 times slower). Loading a
+larger one gives PyTorch its threads back: those of the machine, or as many as OMP_NUM_THREADS says.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.resources import as_file, files
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -22,10 +28,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from negdistill.checks import check_choice
 from negdistill.data import arithmetic
 
+THREADS = torch.get_num_threads()  # that PyTorch took when it was imported
+SMALL = 10_000_000  # parameters, below which one thread computes
 QUANTIZED = {
     "8bit": {"load_in_8bit": True},
     "4bit": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
@@ -61,7 +70,7 @@ def new_student(seed: int = 0) -> Student:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Student(LlamaForCausalLM(config).eval(), tokenizer)
+        return Student(_on_threads(LlamaForCausalLM(config)).eval(), tokenizer)
 
 
 def load_student(
@@ -104,7 +113,8 @@ def _load(name: str, dtype: torch.dtype | None, device: torch.device, quantize: 
         options |= {"quantization_config": config, "device_map": {"": device}}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(name, **options)
+        with _without_bar() if os.path.isdir(name) else nullcontext():  # a download shows how far it is
+            model = AutoModelForCausalLM.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
@@ -113,4 +123,22 @@ def _load(name: str, dtype: torch.dtype | None, device: torch.device, quantize: 
         ) from error
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
-    return Student((model if quantize else model.to(device)).eval(), tokenizer)
+    return Student(_on_threads(model if quantize else model.to(device)).eval(), tokenizer)
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """No progress bar of transformers, as long as the block lasts."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _on_threads(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, and from here on as many threads as it can use."""
+    torch.set_num_threads(1 if model.num_parameters() < SMALL else THREADS)
+    return model

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import random
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from transformers import GPT2Config, LlamaConfig, Qwen2Config
+from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM, Qwen2Config
 
 from negdistill.data.answers import final_answer
 from negdistill.data.arithmetic import tokenizer
@@ -138,6 +139,31 @@ def test_other_architectures_load_from_a_folder(architecture, tmp_path):
     torch.testing.assert_close(loaded.model(ids).logits, model(ids).logits)
     half = load_student(str(tmp_path), dtype=torch.bfloat16, device="cpu")
     assert half.model.dtype == torch.bfloat16
+
+
+def test_threads_are_those_of_the_student(tmp_path, monkeypatch):
+    monkeypatch.setattr(students, "THREADS", 3)
+    before = torch.get_num_threads()
+    tokenizer().save_pretrained(tmp_path)
+    size = {"hidden_size": 256, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 4}
+    LlamaForCausalLM(LlamaConfig(vocab_size=40_000, tie_word_embeddings=True, **size)).save_pretrained(
+        tmp_path
+    )
+    seen = []
+    for load in (load_student, lambda: load_student(str(tmp_path), device="cpu"), new_student):
+        load()
+        seen.append(torch.get_num_threads())
+    torch.set_num_threads(before)
+    assert seen == [1, 3, 1]
+
+
+def test_the_environment_does_not_decide_for_the_embedded_student():
+    code = "import torch\nfrom negdistill import load_student\nload_student()\nprint(torch.get_num_threads())"
+    own = {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""}
+    line = [sys.executable, "-c", code]
+    done = subprocess.run(line, env=os.environ | own, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+    assert done.stderr == ""
 
 
 def test_what_is_no_student_is_refused(tmp_path):
