@@ -6,6 +6,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/environment
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+SIDE_BY_SIDE := --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 10
 START := $(shell date +%s)
 DONE = @echo "$@: done after $$(( $$(date +%s) - $(START) )) s"
 
@@ -17,7 +18,7 @@ endif
 .PHONY: help env book html test lint clean
 
 help:
-	@echo "make env     .venv with the package and everything in constraints.txt"
+	@echo "make env     .venv with the package and everything in constraints.txt; by uv where there is one"
 	@echo "make book    env, all notebooks at quick scale, pages in _build/quick/html"
 	@echo "make html    env, pages of the committed results in _build/html"
 	@echo "make test    env, lint, tests, committed notebooks against a fresh run of each"
@@ -32,8 +33,9 @@ env:
 	set -e; echo "env: installing into .venv, minutes the first time"; \
 	if [ ! -f $(STAMP) ]; then $(PYTHON) -m venv --clear .venv; fi; \
 	rm -f $(STAMP); \
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[all]'; \
-	$(PY) -m pip check; \
+	if command -v uv > /dev/null; then pip="uv pip"; into="--python $(PY)"; else pip="$(PY) -m pip"; into=; fi; \
+	$$pip install $$into --quiet --constraint constraints.txt --editable '.[all]'; \
+	$$pip check $$into; \
 	echo "$$made" > $(STAMP)
 	$(DONE)
 
@@ -47,7 +49,7 @@ html: env
 	$(DONE)
 
 test: lint
-	$(ONE_THREAD) CUDA_VISIBLE_DEVICES= $(PY) -m pytest --nbval tests notebooks
+	$(ONE_THREAD) CUDA_VISIBLE_DEVICES= $(PY) -m pytest $(SIDE_BY_SIDE) --nbval tests notebooks
 	$(DONE)
 
 lint: env

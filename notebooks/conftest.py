@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from negdistill.bookmaking.pipeline import QUIET
+from negdistill.bookmaking.pipeline import surroundings
 
-os.environ.update(QUIET)  # kernels inherit it
+os.environ.update(surroundings("smoke", jobs=1))  # kernels inherit it, as they do from the runner
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:

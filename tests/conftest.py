@@ -7,10 +7,34 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from negdistill.bookmaking.pipeline import ONE_THREAD
 from negdistill.data.tasks import load_task
 from negdistill.runs.digests import digest_file
+from negdistill.runs.folder import machine
 from negdistill.training.method_table import METHODS
+
+os.environ.update(ONE_THREAD)  # processes that tests start inherit it
+torch.set_num_threads(1)
+
+SLOW = (  # what takes longest, by name of file, in the order of its start where tests run side by side
+    *("test_profiles.py", "05_baselines.ipynb", "test_site.py", "09_ablations.ipynb", "07_asc.ipynb"),
+    *("test_fit.py", "test_loop.py", "08_generalization.ipynb", "test_pipeline.py", "test_evaluate.py"),
+    *("06_nce.ipynb", "04_nat.ipynb", "02_student.ipynb", "03_negative_adapter.ipynb", "test_checkpoint.py"),
+    *("test_export.py", "test_answers.py", "test_generate.py", "test_sample.py", "test_processes.py"),
+)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """With `-n auto`: the cores that this process may use."""
+    return machine()["cores"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow files first, so that none is left alone at the end; within a file everything stays in order."""
+    rank = {name: place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(SLOW)))
 
 
 @pytest.fixture(scope="session")

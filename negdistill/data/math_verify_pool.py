@@ -9,7 +9,8 @@ single long computation such as 9^{9^{9^9}}. Here the worker is this file run as
 scripts without a main guard do not matter, and before each pair it arms a POSIX timer of the system that
 ends it after LIMIT seconds of processor time. Processor time, because a verdict must not depend on how busy
 the machine is. A pair that exhausts its time, or makes its worker crash, counts as different. A worker that
-somebody else ends, as the system does where memory is short, says nothing about its pair.
+somebody else ends, as the system does where memory is short, says nothing about its pair. Where a system has no
+such timer (Windows), a worker is ended from outside, WALL seconds after the question.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -35,9 +36,13 @@ from platformdirs import user_cache_path
 from tqdm import tqdm
 
 LIMIT = 1.0  # seconds of processor time for one pair
+TIMER = hasattr(signal, "setitimer")
+WALL = 10.0  # seconds for one pair where there is no TIMER
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+UNTIMED = "untimed"  # told to a worker that shall not set a timer
 # how a pair ends its worker: out of time, or by a crash
-ITS_OWN = (signal.SIGPROF, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+_ENDS = ("SIGPROF", "SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")  # Windows has not all of them
+ITS_OWN = [getattr(signal, name) for name in _ENDS if hasattr(signal, name)]
 
 # --- pool ---------------------------------------------------------------------------------------------
 
@@ -46,7 +51,9 @@ class _Worker:
     """One process that answers one question at a time."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-P", __file__]  # -P: the package's own folder is not an import path
+        # -P: the package's own folder is not an import path
+        command = [sys.executable, "-P", __file__, *([] if TIMER else [UNTIMED])]
+        self.late = False
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -59,20 +66,29 @@ class _Worker:
 
     def ask(self, question: str) -> bool | None:
         """The verdict, or None when the process has died over it."""
+        over = threading.Timer(WALL, self._end)
         try:
+            if not TIMER:
+                over.start()
             self.process.stdin.write(question.encode() + b"\n")
             self.process.stdin.flush()
             reply = self.process.stdout.readline()
         except BrokenPipeError:
             return None
+        finally:
+            if not TIMER:
+                over.cancel()
+                over.join()  # from here on it is known whether it came too late
         return json.loads(reply) if reply.endswith(b"\n") else None
+
+    def _end(self) -> None:
+        self.late = True
+        self.process.kill()
 
     def close(self) -> int:
         """End the process; its exit code, negative for a signal."""
-        try:
+        with suppress(OSError):  # it died with a question unread
             self.process.stdin.close()
-        except BrokenPipeError:  # it died with a question unread
-            pass
         self.process.stdout.close()
         return self.process.wait()
 
@@ -90,7 +106,8 @@ def _stop() -> None:
 
 
 _forget()
-os.register_at_fork(after_in_child=_forget)
+if hasattr(os, "register_at_fork"):  # there are no forks on Windows
+    os.register_at_fork(after_in_child=_forget)
 atexit.register(_stop)
 
 
@@ -107,10 +124,10 @@ def _ask(question: str) -> bool:
                 worker = _Worker()
             verdict = worker.ask(question)
             if verdict is not None:
-                _idle.put(worker)
+                worker.close() if worker.late else _idle.put(worker)
                 return verdict
             code = worker.close()
-            if code >= 0 or -code in ITS_OWN:  # out of time, or the pair made it crash
+            if worker.late or code >= 0 or -code in ITS_OWN:  # out of time, or the pair made it crash
                 return False
     raise RuntimeError(
         f"math-verify's worker was ended twice from outside, last by signal {-code}, while it compared "
@@ -216,17 +233,21 @@ def _serve() -> None:
     def read(answer: str) -> list:
         return parse(rf"\boxed{{{answer}}}", form, parsing_timeout=None)
 
+    timed = UNTIMED not in sys.argv
     read("1")  # builds the parser's tables, outside the time of any pair
     with os.fdopen(os.dup(1), "wb", buffering=0) as replies, open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)  # libraries print what they like
         os.dup2(nowhere.fileno(), 2)
-        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        if timed:
+            signal.signal(signal.SIGPROF, signal.SIG_DFL)
         replies.write(b"ready\n")
         for line in sys.stdin.buffer:
             reference, answer = json.loads(line)
-            signal.setitimer(signal.ITIMER_PROF, LIMIT)
+            if timed:
+                signal.setitimer(signal.ITIMER_PROF, LIMIT)
             equal = verify(read(reference), read(answer), timeout_seconds=None)
-            signal.setitimer(signal.ITIMER_PROF, 0)
+            if timed:
+                signal.setitimer(signal.ITIMER_PROF, 0)
             replies.write(json.dumps(bool(equal)).encode() + b"\n")
 
 

@@ -5,8 +5,8 @@ embedded    LLaMA architecture, 4 layers, width 128, 4 heads, 0.88 M parameters,
 otherwise   a folder or hub id with safetensors weights
 
 A student as small as the embedded one computes on one thread, whatever the environment says: two are hardly
-faster, sums run in another order, and where a core is busy they wait for each other (37 times slower). Loading a
-larger one gives PyTorch its threads back: those of the machine, or as many as OMP_NUM_THREADS says.
+faster, their sums run in another order, and where a core is busy they wait for each other (37 times slower).
+Loading a larger one gives PyTorch its threads back: those of the machine, or as many as OMP_NUM_THREADS says.
 """
 
 from __future__ import annotations

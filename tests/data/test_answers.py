@@ -312,6 +312,8 @@ def test_a_box_holds_its_content(answer, before, after):
 
 # --- time limit, workers, cache -----------------------------------------------------------------------
 
+posix = pytest.mark.skipif(os.name != "posix", reason="needs signals, forks and scripts of a shell")
+
 
 def test_time_limit_outside_the_main_thread(cold):
     results = []
@@ -331,6 +333,17 @@ def test_time_limit_in_an_unguarded_script(cold):
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split() == ["False", "True"]
     assert done.stderr == ""
+
+
+def test_without_a_timer_of_the_system_the_clock_on_the_wall_ends_a_worker(cold, monkeypatch):
+    worker._stop()
+    monkeypatch.setattr(worker, "TIMER", False)
+    assert equivalent("2/4", "0.5", "math")
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "WALL", 0.5)
+        assert not equivalent(TOWER, "5", "math")
+    assert equivalent("3/6", "0.5", "math")
+    worker._stop()  # those that come after have their timer
 
 
 def test_verdicts_come_from_the_cache_without_a_worker(cold, monkeypatch):
@@ -356,6 +369,7 @@ def test_verdicts_of_another_version_do_not_count(cold, monkeypatch):
     assert equivalent("2/4", "0.5", "math")
 
 
+@posix
 def test_a_killed_worker_is_replaced(cold):
     worker._stop()
     assert equivalent("2/4", "0.5", "math")
@@ -374,6 +388,7 @@ def test_a_killed_worker_is_replaced(cold):
     assert equivalent("4/8", "0.5", "math")
 
 
+@posix
 def test_a_worker_that_does_not_start_says_so(cold, monkeypatch, tmp_path):
     worker._stop()
     silent = tmp_path / "python"
@@ -384,6 +399,7 @@ def test_a_worker_that_does_not_start_says_so(cold, monkeypatch, tmp_path):
         equivalent("2/4", "0.5", "math")
 
 
+@posix
 def test_a_forked_child_has_its_own_workers(cold):
     assert equivalent("2/4", "0.5", "math")
     child = os.fork()
