@@ -31,17 +31,8 @@ from papermill.execute import raise_for_execution_errors
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from negdistill.bookmaking.planning import (
-    PREDICTIONS,
-    SETUP,
-    Failure,
-    Job,
-    digest_cells,
-    digest_outputs,
-    is_run,
-    read,
-    write,
-)
+from negdistill.bookmaking.damage import PREDICTIONS, SETUP, digest_outputs, is_run
+from negdistill.bookmaking.planning import Failure, Job, digest_cells, read, write
 from negdistill.runs.files import atomic_path, remove
 from negdistill.runs.folder import Manifest, RunFolder, machine
 
@@ -214,7 +205,7 @@ def execute(
         inputs=inputs,
         parameters=job.parameters,
         seed=job.parameters.get("seed"),
-        artifacts=RunFolder.open(job.run_dir).manifest.artifacts if "run_dir" in job.parameters else {},
+        artifacts=RunFolder.open(job.run_dir).manifest.artifacts if job.run_dir else {},
         machine={**machine(), "peak_mib": memory[0]},
         seconds=round(time.monotonic() - began, 1),
     )

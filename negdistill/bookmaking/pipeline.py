@@ -38,13 +38,12 @@ from typing import TextIO
 
 from filelock import FileLock, Timeout
 
+from negdistill.bookmaking.damage import MISSING, broken_runs
 from negdistill.bookmaking.execution import Kernels, execute, publish
 from negdistill.bookmaking.planning import (
     FORCED,
-    MISSING,
     Failure,
     Job,
-    broken_runs,
     changes,
     inputs_of,
     plan,
@@ -229,7 +228,7 @@ class Run:
             job, inputs, reasons = self.ready.pop(0)
             likely = f", about {self.lines.likely[job.name]:.0f} s" if job.name in self.lines.likely else ""
             self.lines.say(f"{job.name}: running ({', '.join(reasons)}){likely}")
-            for folder in broken_runs(job).keys() - {job.run_dir}:
+            for folder in broken_runs(job.run_dir).keys() - {job.run_dir}:
                 remove(folder)  # whoever reads from it would stop there
             self.lines.at(job.name, "starting")
             future = pool.submit(execute, job, inputs, self.values, self.kernels, self.lines.at)

@@ -21,18 +21,17 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
+from negdistill.bookmaking.damage import MISSING, damage, is_run, present
 from negdistill.checks import check_choice
 from negdistill.data.folders import data_folder
 from negdistill.data.tasks import check_grading
 from negdistill.runs.digests import PACKAGE, digest_code, digest_file, digest_json, digest_tree, imported
 from negdistill.runs.files import atomic_path
-from negdistill.runs.folder import MANIFEST, Manifest, RunFolder
+from negdistill.runs.folder import Manifest
 
 NOTEBOOK = re.compile(r"[0-9]{2}_\w+\.ipynb")
-FORCED, MISSING = "forced", "artefacts missing"
+FORCED = "forced"
 DRAWING = {f"{PACKAGE}.bookmaking.plots"}
-PREDICTIONS = "predictions.parquet"  # the artefact that goes beside the executed notebook
-SETUP = "setup"  # tag of the cell that installs the package where a notebook is opened alone; never run here
 
 
 class Failure(RuntimeError):
@@ -63,9 +62,9 @@ class Job:
         return self.source.stem
 
     @property
-    def run_dir(self) -> Path:
-        """Folder of its artefacts."""
-        return self.source.parent / str(self.parameters.get("run_dir", "."))
+    def run_dir(self) -> Path | None:
+        """Folder of its artefacts; None where it has none."""
+        return self.source.parent / str(self.parameters["run_dir"]) if "run_dir" in self.parameters else None
 
 
 # --- the repository -----------------------------------------------------------------------------------
@@ -224,17 +223,6 @@ def digest_cells(notebook: NotebookNode) -> str:
     return digest_json(code)
 
 
-def is_run(cell: NotebookNode) -> bool:
-    """Whether a cell is code that the runner executes."""
-    return cell.cell_type == "code" and SETUP not in cell.metadata.get("tags", [])
-
-
-def digest_outputs(notebook: NotebookNode) -> str:
-    """Digest of what an executed notebook shows: of code cells, injected ones too, and their outputs."""
-    code = [cell for cell in notebook.cells if is_run(cell)]
-    return digest_json([[cell.source, cell.execution_count, cell.outputs] for cell in code])
-
-
 def data_at_hand() -> list[list]:
     """Names and sizes of what lies in the data folder: all scales but smoke use what is there."""
     folder = data_folder()
@@ -271,41 +259,6 @@ def inputs_of(job: Job, shared: Mapping[str, str], done: Mapping[str, Manifest |
     return {"notebook": digest_cells(source), "package": package, **shared, **results}
 
 
-def damage(job: Job, made: Manifest) -> list[str]:
-    """What is wrong with the results, in words: outputs, predictions, artefacts, runs in the run folder."""
-    stored = read(job.target)
-    wrong = []
-    if stored.metadata.negdistill.get("outputs", digest_outputs(stored)) != digest_outputs(stored):
-        wrong.append("outputs changed")
-    beside = job.target.with_suffix(".parquet")
-    if made.artifacts.get(PREDICTIONS) != (digest_file(beside) if beside.is_file() else None):
-        wrong.append(f"{beside.name} changed")
-    if made.artifacts and not all((job.run_dir / name).is_file() for name in (MANIFEST, *made.artifacts)):
-        return [*wrong, MISSING]
-    wrong += broken_runs(job).values()
-    if not wrong and made.artifacts and RunFolder.open(job.run_dir).manifest.artifacts != made.artifacts:
-        wrong.append("a later run did not finish")
-    return wrong
-
-
-def broken_runs(job: Job) -> dict[Path, str]:
-    """What is not as recorded in the run folder of a notebook and in each that lies in it, by that folder."""
-    broken = {}
-    for manifest in sorted(job.run_dir.rglob(MANIFEST)) if "run_dir" in job.parameters else ():
-        folder, place = manifest.parent, manifest.relative_to(job.run_dir).parent
-        if any(part[0] == "." for part in place.parts):  # being written when its process was killed
-            continue
-        try:
-            recorded = RunFolder.open(folder).manifest.artifacts
-        except ValueError:
-            broken[folder] = f"{(place / MANIFEST).as_posix()} damaged"
-            continue
-        for name, digest in recorded.items():
-            if not (folder / name).is_file() or digest_file(folder / name) != digest:
-                broken.setdefault(folder, f"artefact {(place / name).as_posix()} changed")
-    return broken
-
-
 def changes(job: Job, inputs: Mapping[str, str]) -> list[str]:
     """Why a notebook has to run, in words; empty where it is up to date.
 
@@ -314,10 +267,11 @@ def changes(job: Job, inputs: Mapping[str, str]) -> list[str]:
     made = stored(job)
     if made is None:
         return ["never run"]
+    wrong = damage(read(job.target), job.target, job.run_dir, made)
     names = {name for name in inputs.keys() | made.inputs.keys() if inputs.get(name) != made.inputs.get(name)}
     if digest_json(job.parameters) != digest_json(made.parameters):
         names.add("parameters")
-    return [f"{name} changed" for name in sorted(names)] + [x for x in damage(job, made) if x != MISSING]
+    return [f"{name} changed" for name in sorted(names)] + [one for one in wrong if one != MISSING]
 
 
 def survey(
@@ -332,6 +286,6 @@ def survey(
     by_name = {job.name: job for job in jobs}
     for job in reversed(jobs):
         for need in job.needs if why[job.name] else ():
-            if not why[need] and damage(by_name[need], done[need]):
+            if not why[need] and not present(by_name[need].run_dir, done[need]):
                 why[need] = [MISSING]
     return why

@@ -1,0 +1,74 @@
+"""Damage: what a notebook left, compared with what was recorded.
+
+outputs              digest in the executed notebook's metadata
+NN_name.parquet      digest of the artefact predictions.parquet
+run folder           its manifest, and that of every run in it: fits, samples, rankers
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nbformat import NotebookNode
+
+from negdistill.runs.digests import digest_file, digest_json
+from negdistill.runs.folder import MANIFEST, Manifest, RunFolder
+
+MISSING = "artefacts missing"
+PREDICTIONS = "predictions.parquet"  # the artefact that goes beside the executed notebook
+SETUP = "setup"  # tag of the cell that installs the package where a notebook is opened alone; never run here
+
+
+def is_run(cell: NotebookNode) -> bool:
+    """Whether a cell is code that the runner executes."""
+    return cell.cell_type == "code" and SETUP not in cell.metadata.get("tags", [])
+
+
+def digest_outputs(notebook: NotebookNode) -> str:
+    """Digest of what an executed notebook shows: of code cells, injected ones too, and their outputs."""
+    code = [cell for cell in notebook.cells if is_run(cell)]
+    return digest_json([[cell.source, cell.execution_count, cell.outputs] for cell in code])
+
+
+def present(run_dir: Path | None, made: Manifest) -> bool:
+    """Whether all artefacts are there."""
+    if not made.artifacts:
+        return True
+    return run_dir is not None and all((run_dir / name).is_file() for name in (MANIFEST, *made.artifacts))
+
+
+def damage(executed: NotebookNode, target: Path, run_dir: Path | None, made: Manifest) -> list[str]:
+    """What is wrong with the results of a notebook, in words.
+
+    executed  the notebook at `target`; one from before outputs were recorded is believed
+    """
+    wrong = []
+    if executed.metadata.negdistill.get("outputs", digest_outputs(executed)) != digest_outputs(executed):
+        wrong.append("outputs changed")
+    beside = target.with_suffix(".parquet")
+    if made.artifacts.get(PREDICTIONS) != (digest_file(beside) if beside.is_file() else None):
+        wrong.append(f"{beside.name} changed")
+    if not present(run_dir, made):
+        return [*wrong, MISSING]
+    wrong += broken_runs(run_dir).values()
+    if not wrong and made.artifacts and RunFolder.open(run_dir).manifest.artifacts != made.artifacts:
+        wrong.append("a later run did not finish")
+    return wrong
+
+
+def broken_runs(run_dir: Path | None) -> dict[Path, str]:
+    """What is not as recorded in the run folder of a notebook and in each that lies in it, by that folder."""
+    broken = {}
+    for manifest in sorted(run_dir.rglob(MANIFEST)) if run_dir else ():
+        folder, place = manifest.parent, manifest.relative_to(run_dir).parent
+        if any(part[0] == "." for part in place.parts):  # being written when its process was killed
+            continue
+        try:
+            recorded = RunFolder.open(folder).manifest.artifacts
+        except ValueError:
+            broken[folder] = f"{(place / MANIFEST).as_posix()} damaged"
+            continue
+        for name, digest in recorded.items():
+            if not (folder / name).is_file() or digest_file(folder / name) != digest:
+                broken.setdefault(folder, f"artefact {(place / name).as_posix()} changed")
+    return broken
