@@ -1,10 +1,12 @@
 """Notebooks: what nbval, papermill and the reader count on, read from the files; and that nbval is strict."""
 
 import ast
+import importlib.util
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from statistics import median
 
@@ -14,6 +16,7 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+from negdistill.bookmaking.damage import is_run
 from negdistill.bookmaking.planning import known_parameters, notebooks, plan
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +35,8 @@ def read(path: Path):
 
 
 def code(book) -> list:
-    return [cell for cell in book.cells if cell.cell_type == "code"]
+    """The code cells that are run: all but the one that installs."""
+    return [cell for cell in book.cells if is_run(cell)]
 
 
 def tags(cell) -> list[str]:
@@ -78,6 +82,24 @@ def test_no_output_names_a_machine_or_an_address_in_memory(path):
                 str(v) for k, v in output.get("data", {}).items() if "text" in k
             )
             assert not re.search(r"(?<![\w.:/])/(?:root|home|work|Users|tmp|usr)/|\bat 0x[0-9a-f]{6,}", shown)
+
+
+@each(SOURCES)
+def test_a_notebook_that_is_opened_alone_says_what_to_install(path, capsys, monkeypatch):
+    """Its first code cell does nothing unless asked, and is never run here."""
+    first = next(cell for cell in read(path).cells if cell.cell_type == "code")
+    assert set(tags(first)) == {"setup", "remove-cell", "nbval-skip"}
+    assert first.execution_count is None and first.outputs == []
+    address = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]["Repository"]
+    called = []
+    monkeypatch.setattr(subprocess, "run", lambda line, **options: called.append(line))
+    exec(first.source, {})
+    assert called == [] and capsys.readouterr().out == ""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    exec(first.source, {})
+    assert called == [] and f"pip install 'negdistill[notebooks] @ git+{address}'" in capsys.readouterr().out
+    exec(first.source.replace("install = False", "install = True"), {})
+    assert called[0][:4] == [sys.executable, "-m", "pip", "install"] and called[0][-1].endswith(address)
 
 
 @each(SOURCES)

@@ -270,7 +270,10 @@ def test_the_address_stands_in_one_place():
     address = PROJECT["project"]["urls"]["Repository"]
     assert yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["repository"]["url"] == address
     owner = address.removeprefix("https://").rsplit("/", 1)[0] + "/"
-    assert {path.name for path, text in texts().items() if owner in text} == {"pyproject.toml", "_config.yml"}
+    alone = {path.name for path in (ROOT / "notebooks").glob("*.ipynb")}  # each says where the package is
+    holders = {path for path, text in texts().items() if owner in text}
+    assert {path.name for path in holders} - alone == {"pyproject.toml", "_config.yml"}
+    assert all(text.count(owner) == text.count(address) for path, text in texts().items() if path in holders)
 
 
 def test_version_and_licence_agree():

@@ -165,7 +165,9 @@ def test_every_page_has_what_a_reader_expects(site):
     for path in notebooks(ROOT / "book/executed"):
         page = site[f"book/executed/{path.stem}.html"]
         assert f"../../_sources/book/executed/{path.name}" in page.links, "the notebook can be downloaded"
-        assert {"mybinder.org", "colab.research.google.com"} <= {urlsplit(link).netloc for link in page.links}
+        launched = {urlsplit(link).netloc: unquote(link) for link in page.links}
+        for host in ("mybinder.org", "colab.research.google.com"):
+            assert launched[host].endswith(f"/notebooks/{path.name}"), "the source, which runs in seconds"
 
 
 def test_every_page_outside_the_reference_has_a_card(html, site):

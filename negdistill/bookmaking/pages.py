@@ -36,6 +36,7 @@ from negdistill.runs.digests import digest_file, digest_json, digest_tree
 from negdistill.runs.files import atomic_path, atomic_write_text, remove
 from negdistill.runs.folder import Manifest
 
+LAUNCH = re.compile(r'(href="https://(?:mybinder\.org|colab\.research\.google\.com)/[^"]*?)book/executed/')
 MARK = re.compile(r"^<!-- generated: (.+?) -->$", re.MULTILINE)
 SHORT = 12  # hexadecimal digits of a digest that are shown
 SCALES = ("smoke", "quick", "book")
@@ -229,6 +230,16 @@ def refresh_costs(root: Path) -> Path:
     return path
 
 
+def launch_sources(html: Path) -> None:
+    """Let the launch buttons of a chapter open its source in notebooks/, which runs in seconds.
+
+    What is rendered is the executed notebook, whose parameters may take hours.
+    """
+    for page in html.glob("book/executed/*.html"):
+        text = page.read_text("utf-8")
+        atomic_write_text(page, LAUNCH.sub(r"\1notebooks/", text))
+
+
 # --- rendering ----------------------------------------------------------------------------------------
 
 
@@ -250,6 +261,7 @@ def render(root: Path, profile: str, say: Callable[[str], None] = lambda line: N
     quiet = {"stdout": subprocess.DEVNULL, "start_new_session": True}  # warnings: stderr; interrupts: here
     if subprocess.run([*command, *strict], **quiet, check=False).returncode:
         raise Failure("the pages did not render; the warnings above say where")
+    launch_sources(work / "_build" / "html")
     remove(html)
     os.replace(work / "_build" / "html", html)
     remove(work)

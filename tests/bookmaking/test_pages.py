@@ -1,12 +1,22 @@
 """Pages: a book of two pages is really rendered; every kind of complaint ends the build."""
 
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from negdistill.bookmaking.pages import GENERATED, Execution, duration, hardware, refresh_costs, render, stage
+from negdistill.bookmaking.pages import (
+    GENERATED,
+    Execution,
+    duration,
+    hardware,
+    launch_sources,
+    refresh_costs,
+    render,
+    stage,
+)
 from negdistill.bookmaking.planning import Failure
 from negdistill.runs.folder import Manifest
 
@@ -89,6 +99,19 @@ def test_pages_are_rendered_once(root, capfd):
             in capfd.readouterr().err
         )
     assert (html / "index.html").stat().st_mtime_ns == before
+
+
+def test_launch_buttons_open_the_source(tmp_path):
+    page = tmp_path / "book" / "executed" / "00_one.html"
+    page.parent.mkdir(parents=True)
+    there = "github/a/b/blob/main/book/executed/00_one.ipynb"
+    binder = "v2/gh/a/b/main?urlpath=lab/tree/book/executed/00_one.ipynb"
+    links = [f"https://colab.research.google.com/{there}", f"https://mybinder.org/{binder}"]
+    other = ["https://github.com/a/b/blob/main/book/executed/00_one.ipynb", "../book/executed/01_two.html"]
+    page.write_text("".join(f'<a class="btn" href="{link}">\n' for link in links + other))
+    launch_sources(tmp_path)
+    expected = [link.replace("book/executed", "notebooks") for link in links] + other
+    assert re.findall(r'href="([^"]+)"', page.read_text()) == expected
 
 
 def test_the_committed_notebooks_have_a_folder_of_their_own(root):
