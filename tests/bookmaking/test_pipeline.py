@@ -1,5 +1,6 @@
 """Pipeline: tiny notebooks, really run through papermill; what runs again, and what failure leaves behind."""
 
+import importlib.util
 import io
 import os
 import re
@@ -321,6 +322,20 @@ def test_a_terminal_shows_where_each_notebook_is(root):
     assert "00_one: cell 3 of 3, The work, 0:0" in shown.getvalue() and " of about 0:0" in shown.getvalue()
     assert [line.split(", about ")[0] for line in lines[:1]] == ["00_one: running (forced)"]
     assert executed(root, "00_one").cells[0].outputs == [], "the cell for installing is never run"
+
+
+def test_the_benchmark_runs_everything_twice_and_leaves_the_clone_alone(root, monkeypatch):
+    folder = Path(__file__).parents[2] / "benchmarks"
+    monkeypatch.syspath_prepend(str(folder))
+    spec = importlib.util.spec_from_file_location("benchmark_book", folder / "book.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    for busy in (False, True):
+        took = benchmark.seconds_of(root, "quick", 2, busy)
+        assert set(took) == {"all", *BOTH} and took["all"] > took["00_one"] > 0
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+    assert not [child for child in psutil.Process().children() if "while True: pass" in child.cmdline()]
 
 
 # --- smoke --------------------------------------------------------------------------------------------
