@@ -151,7 +151,7 @@ def test_a_chapter_opens_with_a_title_and_explains_as_it_goes(path):
 def test_sources_carry_no_trace_of_a_run(path):
     book = read(path)
     assert set(book.metadata) <= {"kernelspec", "language_info", "negdistill"}
-    assert set(book.metadata.get("negdistill", {})) <= {"needs"}
+    assert set(book.metadata.get("negdistill", {})) <= {"needs", "predictions", "work"}
     assert not [
         cell for cell in book.cells if "papermill" in cell.metadata or "injected-parameters" in tags(cell)
     ]
