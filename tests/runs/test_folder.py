@@ -123,7 +123,9 @@ def test_versions_cover_what_the_package_requires():
     import torch
 
     found = versions()
-    assert found["torch"] == torch.__version__ and found["python"] == ".".join(map(str, sys.version_info[:3]))
+    # a wheel for one kind of GPU may say so in the one place and not in the other
+    assert found["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert {"negdistill", "numpy", "peft", "transformers"} <= set(found) and "pytest" not in found
 
 
