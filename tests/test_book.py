@@ -3,6 +3,7 @@
 import ast
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -126,12 +127,17 @@ def functions_of(path):
     }
 
 
+@cache
+def names_of_the_package():
+    return frozenset(names(modules(ROOT)))
+
+
 @pytest.mark.parametrize("row", rows_of("paper_map.md"), ids=lambda row: row[0])
 def test_every_name_of_the_paper_map_exists(row):
     line = " | ".join(row)
     objects = re.findall(r"\{py:obj\}`(?:[\w.]+ <|~)([\w.]+)>?`", line)
     assert objects and line.count("{py:obj}") == len(objects)
-    assert set(objects) <= names(modules(ROOT))
+    assert set(objects) <= names_of_the_package()
     found = re.findall(r"\{source\}`(\w+) <(tests/(?:\w+/)?test_\w+\.py)>`", line)
     assert found and line.count("{source}") == len(found)
     for name, path in found:
@@ -170,6 +176,7 @@ def test_what_implements_an_equation_is_in_its_row_of_the_paper_map():
             assert name.rpartition(".")[2] in rows[label][2], (name, label)
 
 
+@cache
 def messages():
     """Every text of the package with "…" for what is filled in, as troubleshooting.md writes them."""
     found = []
