@@ -9,8 +9,8 @@ single long computation such as 9^{9^{9^9}}. Here the worker is this file run as
 scripts without a main guard do not matter, and before each pair it arms a POSIX timer of the system that
 ends it after LIMIT seconds of processor time. Processor time, because a verdict must not depend on how busy
 the machine is. A pair that exhausts its time, or makes its worker crash, counts as different. A worker that
-somebody else ends, as the system does where memory is short, says nothing about its pair. Where a system has no
-such timer (Windows), a worker is ended from outside, WALL seconds after the question.
+somebody else ends, as the system does where memory is short, says nothing about its pair. Where a system has
+no such timer (Windows), a worker is ended from outside, WALL seconds after the question.
 """
 
 from __future__ import annotations
