@@ -221,6 +221,20 @@ def _same_string(answer: str, reference: str) -> bool:
     return answer.strip() == reference.strip()
 
 
+def check_reference(answer: str, rule: Rule) -> None:
+    """ValueError where no answer whatever could equal this reference under the rule.
+
+    answer  the reference, a text
+    rule    rule of `equivalent`; of a function nothing is known, so it refuses nothing
+    """
+    _check_rule(rule)
+    if rule == "number" and _value(answer) is None:
+        raise ValueError(
+            f'answer must be a number under rule "number"; got {answer!r}, which no answer can equal; '
+            'write the number, or grade with "latex" or "text"'
+        )
+
+
 def _check_rule(rule: Rule) -> None:
     if not callable(rule):
         check_choice("rule", rule, EQUALITY_RULES)
