@@ -31,16 +31,15 @@ def same(answer: str, reference: str) -> bool | None:
 
 def same_reading(one: Reading, other: Reading) -> bool | None:
     """`same` of two readings."""
-    if one.equation and other.equation and not (one.named and other.named):
-        return _same_formula(one.equation, other.equation)
-    if (one.equation or other.equation) and "=" in one.form + other.form and one.kind == other.kind != "list":
-        return False  # an equation is none of its sides
+    if "=" in (one.form + other.form) and one.kind != "list" != other.kind:
+        # an equation is none of its sides
+        return _same_formula(one.equation, other.equation) if one.equation and other.equation else False
     scale = _scale(one.unit, other.unit)
     if scale is None:
         return False
-    if one.value is not None and other.value is not None:
+    if one.value is not None and other.value is not None and not one.kind == other.kind == "ratio":
         return _same_number(one, other, scale)
-    if scale != 1 or "text" in (one.kind, other.kind):
+    if scale != 1 or {"text", "ratio"} & {one.kind, other.kind}:
         return scale == 1 and one.kind == other.kind and one.form == other.form
     if one.kind == other.kind == "list":
         return _same_list(one, other)
@@ -109,12 +108,17 @@ def one_number_differs(one: str, other: str) -> bool:
     if _NUMBER.sub("#", one).replace(" ", "") != _NUMBER.sub("#", other).replace(" ", ""):
         return False
     pairs = zip(_NUMBER.findall(one), _NUMBER.findall(other), strict=True)
-    return sum(Fraction(a) != Fraction(b) for a, b in pairs) == 1
+    return sum(_digits(a) != _digits(b) for a, b in pairs) == 1
+
+
+def _digits(number: str) -> tuple[str, str]:
+    whole, _, part = number.partition(".")
+    return whole.lstrip("0"), part.rstrip("0")
 
 
 def question(answer: str, reference: str) -> tuple[str, str]:
     """What math-verify is asked about two answers that `same` cannot decide, in an order of its own."""
     one, other = read(answer), read(reference)
-    if one.equation and other.equation and not (one.named and other.named and one.kind == other.kind == "number"):
+    if one.equation and other.equation and one.kind == other.kind == "formula":
         return tuple(sorted((one.equation, other.equation)))
     return tuple(sorted((one.form, other.form)))

@@ -26,10 +26,10 @@ _STATED = re.compile(
     r"(?: is\b| are\b| would be\b| will be\b| should be\b| must be\b|\s*[:：=])(?: that\b)?"
     r"|\b(?:respuesta|réponse|risposta|resposta|antwort|ответ)\b(?: \w+)??[*_]*(?: es\b| est\b| è| é| ist\b| lautet\b|\s*[:：])"
     r"|答案(?:应该|應該|就)?[是为為]?|答えは|答え(?=[:：])|(?:정답|답)(?:은|(?=\s*[:：])))"
-    r"[:：、]?[*_`\s]*[:：]?\s*(?:[*_`]+\s*)*",
+    r"[:：、]?[*_`]*[:：]?\s*",
     re.IGNORECASE,
 )
-_STATED_MATH = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\$((?:\\.|[^$\\\n])+)\$|\\\((.+?)\\\)", re.DOTALL)
+_STATED_MATH = re.compile(r"[*_`]*(?:\$\$(.+?)\$\$|\\\[(.+?)\\\]|\$((?:\\.|[^$\\\n])+)\$|\\\((.+?)\\\))", re.DOTALL)
 _SENTENCE_END = re.compile(
     r"\n|(?<!\bRs)(?<!\bapprox)(?<!\bca)(?<!\bvs)(?<!\bMr)(?<!\bMrs)(?<!\bDr)(?<!\bSt)(?<!\bMt)"
     r"[.!?][*_`\"')\]]*(?:\s|\Z)|[。！？]"
@@ -41,7 +41,7 @@ _HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*([^\n]+)")
 _HEADING = re.compile(
     r"[*_\s]*(?:step|part|case|solution|conclusion|explanation|verification|check|note|summary|final)\b", re.IGNORECASE
 )
-_MARKS = " \t*`"
+_MARKS = ("**", "__", "*", "`")
 _FRACTION = r"\\[dt]?frac ?\{\d+\} ?\{\d+\}"
 _DIGITS = r"(?:\d{1,3}(?:(?:,|\{,\}|,\\!|\\,|['’ \u2009\u202f\u00a0])\d{3}(?!\d))+|\d+)(?:\.\d+)?"
 _NUMBER = re.compile(
@@ -70,6 +70,17 @@ def _boxed(text: str) -> str | None:
     return None  # never closed: the text was cut off inside its answer
 
 
+def _unmarked(said: str) -> str:
+    """Without marks of emphasis around it, or of which one half is in it."""
+    said = said.strip()
+    for mark in _MARKS:
+        if said.startswith(mark) and said.endswith(mark) and said.count(mark) == 2:
+            said = said[len(mark) : -len(mark)]
+        elif said.count(mark) % 2:
+            said = said.removesuffix(mark).removeprefix(mark)
+    return said.strip()
+
+
 def _stated(text: str) -> str | None:
     stated = _last(_STATED, text)
     if stated is None:
@@ -77,7 +88,8 @@ def _stated(text: str) -> str | None:
     rest = text[stated.end() :]
     math = _STATED_MATH.match(rest)
     if math is None or rest[: math.end()].count("$") == 2 and re.match(r"\$\d[^$]*\s\$\Z", math[0]):
-        bare = _SENTENCE_END.split(rest, maxsplit=1)[0].strip(_MARKS)
+        bare = _SENTENCE_END.split(rest, maxsplit=1)[0]
+        bare = _unmarked(bare)
         return bare.removeprefix("$") if bare.count("$") % 2 else bare  # here a $ is a currency
     after = _SENTENCE_END.split(rest[math.end() :], maxsplit=1)[0]
     if "$" in after or r"\(" in after:  # the answer is $3$ and $4$
@@ -90,7 +102,7 @@ def _stated(text: str) -> str | None:
 def _hashed(text: str) -> str | None:
     """What follows the last #### that marks an answer and no heading."""
     for mark in reversed(list(_HASHES.finditer(text))):
-        said = _stated(mark[1]) or mark[1].strip(_MARKS)
+        said = _stated(mark[1]) or _unmarked(mark[1])
         ends = not text[mark.end() :].strip()
         if not _HEADING.match(said) and (ends or (said[:1] not in "#" and read(said).kind == "number")):
             return said
@@ -121,17 +133,20 @@ _AT_THE_END = re.compile(r"(?<![A-Za-z\\'’])([A-J])[\s.)*_`$}]*\Z")
 _AT_THE_START = re.compile(r"[\s*_`]*([A-Ja-j])[\s*_`]*(?:[.):][^\n]*)?\Z")
 
 
-SHORT = 40  # characters; a shorter text is all answer
+SHORT = 40  # characters; a shorter text is an answer, not an argument
 
 
 def _mentions(text: str) -> list[re.Match[str]]:
-    """Options that the text names and does not refuse; A and I may be words."""
-    return [
-        one
-        for one in _MENTION.finditer(text)
-        if not _REFUSED.search(text, 0, one.start())
-        and not ((one[2] or "") in ("A", "I") and _GOES_ON.match(text, one.end()))
-    ]
+    """Options that the text names and does not refuse."""
+    return [one for one in _MENTION.finditer(text) if _means(one, one[1], one[2])]
+
+
+def _means(found: re.Match[str], sure: str | None, bare: str | None) -> bool:
+    """Whether a letter is an option that the text does not refuse; bare, A and I may be words."""
+    text = found.string
+    return not _REFUSED.search(text, 0, found.start()) and (
+        bool(sure) or bare not in ("A", "I") or not _GOES_ON.match(text, found.end())
+    )
 
 
 def _letter(answer: str) -> str | None:
@@ -153,12 +168,13 @@ def _choice(text: str) -> str | None:
     text = unicodedata.normalize("NFKC", text)
     if start := _AT_THE_START.fullmatch(text.strip()):
         return start[1].upper()
-    whole = text if len(text) < SHORT and "\n" not in text.strip() else None
-    for said in (_boxed(text), _hashed(text), _stated(text), whole):
+    for said in (_boxed(text), _hashed(text), _stated(text)):
         letter = _letter(said or "")
         if letter is not None:
             return letter or None
-    options = [one[1] for one in _OPTION.finditer(text) if not _REFUSED.search(text, 0, one.start())]
+    if len(text) < SHORT and _letter(text) == "":
+        return None
+    options = [one[1] for one in _OPTION.finditer(text) if _means(one, None, one[1])]
     options = options or [one[1] for one in _mentions(text) if one[1]]
     end = _AT_THE_END.search(text)
     if end and not options and not (end[1] == "I" and text[: end.start()].strip()):

@@ -30,14 +30,13 @@ LENGTH = 2000  # characters; longer answers are taken as they are
 class Reading:
     """What an answer says.
 
-    kind      "number": an exact value; "list": several; "text": words; "formula": all else
+    kind      "number": an exact value; "ratio": 2:3; "list": several; "text": words; "formula": all else
     form      number, list, formula: plain LaTeX; text: words in small letters
     value     of a number, else None
     items     of a list, in order              brackets  around a list, "" for none
     unit      a name in MEASURES or a modulus, "" for none or another
     places    significant digits of a number typed as a decimal fraction, else 0
-    equation  the equation that the answer is typed as, "" for none
-    named     whether a side of the equation is a name, as in x = 5
+    equation  the equation that the answer is typed as, "" for none; the form where it is no value of a name
     spelt     the whole answer in plain spelling, without spaces that LaTeX ignores
     """
 
@@ -49,7 +48,6 @@ class Reading:
     unit: str = ""
     places: int = 0
     equation: str = ""
-    named: bool = False
     spelt: str = ""
 
 
@@ -82,13 +80,12 @@ _VOWEL = re.compile(r"[aeiou]|[^\x00-\x7f]")
 
 
 def _is_word(low: str, before: str, after: str) -> bool:
-    """Whether letters are a word and not a product of variables; the characters beside them help to tell."""
-    if low in FACTORS or low in MEASURES:
+    """Whether letters are a word and not a product of variables; what stands beside them helps to tell."""
+    if low in FACTORS or low in MEASURES or not low.isascii():
         return True
-    if before and before in "0123456789^_/*+-(=" or after and after in "^_*+=(":
-        return len(low) > 3 and before != "^" and before != "_"
-    known = low in _FUNCTION_WORDS or low in _STOPS or not low.isascii()
-    return known or (len(low) > 2 and bool(_VOWEL.search(low))) or len(low) > 4
+    if re.search(r"[\d^_(=]\Z|[*/+&-] ?\Z", before) or re.match(r"[(=]| ?[*+&^_]", after):
+        return len(low) > 3 and before[-1:] not in ("^", "_")
+    return low in _FUNCTION_WORDS | _STOPS or (len(low) > 2 and bool(_VOWEL.search(low))) or len(low) > 4
 
 
 def _words_in(mark: re.Match[str]) -> list[str]:
@@ -97,7 +94,7 @@ def _words_in(mark: re.Match[str]) -> list[str]:
         return [_SIGNS.get(mark["name"] or "", mark[0][-1])]
     if mark["word"]:
         low, text = mark["word"].lower(), mark.string
-        before, after = text[: mark.start()][-1:], text[mark.end("word") :][:1]
+        before, after = text[: mark.start()], text[mark.end("word") :]
         return _WORDS.findall(low) if _is_word(low, before, after) else []
     return [word.rstrip(".") for word in _WORDS.findall((mark["text"] or mark["letter"] or "").lower())]
 
@@ -119,8 +116,8 @@ def _parts(text: str) -> tuple[list[str], str, list[str], bool]:
     lead = [word for words, _ in pieces[:first] for word in words]
     tail = [word for words, _ in pieces[last + 1 :] for word in words]
     mixed = mixed or first != last
-    core = pieces[first][1] if there else ""
-    return lead, core.strip(" ,;:'\"").rstrip("/-! " if tail and not core.rstrip().endswith("!") else " "), tail, mixed
+    core = re.sub(r"\A[ .]+(?=[ \\+-])|\A[ ,;:'\"]+|[ ,;:'\"]+\Z", "", pieces[first][1] if there else "")
+    return lead, core.rstrip("/- ") if tail else core.strip(), tail, mixed
 
 
 # --- signs around a core ------------------------------------------------------------------------------
@@ -204,6 +201,7 @@ _COMMA = re.compile(
     r" ?[,;] ?(?:(?:\\text\{ ?)?(?:and|or)\b ?\}?)?|\\text\{ ?,? ?(?:and|or) ?\}|(?<=[\w)}\]]) (?:and|or) (?=[\w\\(\[{+-])", re.IGNORECASE
 )
 _ELLIPSIS = re.compile(r"\\[lcdv]?dots[a-z]?(?![A-Za-z])|\.\.\.")
+_UNENDING = re.compile(r"(?<=\d\.\d\d)(\d*) ?(?:\\l?dots|\.\.\.)\Z")
 _RATIO = re.compile(r"\d ?: ?\d|\\colon")
 _PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
 _GAP = re.compile(r"(?<=[\d.]) (?=\d)")
@@ -213,6 +211,14 @@ _NAME = re.compile(
     r"|(?:m ?)?\\(?:angle|triangle|overline|vec|det|widehat|measuredangle|hat|bar) ?\{?[A-Z a-z]{1,5}\}?"
     r"|\|?[A-Z]{2,5}\|?|\[[A-Z]{3,6}\]|\([a-zA-Z](?: ?, ?[a-zA-Z])+\)"
 )
+_ASKED = re.compile(
+    r"\(?[A-Za-z](?: ?[-+]? ?[A-Za-z])*\)?|\\(?:sin|cos|tan|cot|sec|csc|log|ln) ?(?:[A-Za-z]|\\[a-z]+(?: ?[A-Z]+)?|\([^()]*\))"
+)
+
+
+def _is_constant(text: str) -> bool:
+    """Whether there are no variables in it."""
+    return not re.search(r"[^\W\d_]", re.sub(r"\\[A-Za-z]+", "", _parts(text)[1]))
 
 
 def _is_name(side: str) -> bool:
@@ -227,15 +233,16 @@ def _equation(text: str) -> Reading | None:
     sides = [side.strip() for side in _split(text, _EQUALS)]
     if len(sides) < 2 or not all(sides) or (len(sides) > 2 and len(_split(text, _COMMA)) > 1):
         return None
-    names = [_is_name(side) for side in sides]
-    if names[-1] and not names[0]:  # 2 = x
-        sides, names = sides[::-1], names[::-1]
+    if _is_name(sides[-1]) and not _is_name(sides[0]):  # 2 = x
+        sides = sides[::-1]
     last = _list(sides[-1]) or _one(sides[-1])
     whole = re.sub(r"\\equiv(?![A-Za-z])", "=", text)
-    if names[-1] or not (names[0] or last.kind == "number"):
-        return Reading("formula", whole, equation=whole)
-    worked = all(_one(side).kind == "number" for side in sides[:-1])
-    return replace(last, equation="" if worked else whole, named=names[0])
+    asked = last.value and _ASKED.fullmatch(sides[0])  # a + b = 12, but not x + y = 0
+    if _is_name(sides[0]) and not _is_name(sides[-1]) or asked:
+        return replace(last, equation=whole)
+    if all(map(_is_constant, sides)):
+        return last
+    return Reading("formula", whole, equation=whole)
 
 
 def _unbracketed(text: str) -> tuple[str, str, str]:
@@ -275,6 +282,15 @@ def _text(text: str) -> Reading:
     return Reading("text", re.sub(r"\A(?:the|a|an) (?=\w)", "", bare) or text)
 
 
+def _ratio(text: str) -> Reading:
+    """A ratio, a time of day, or a list with a gap in it, to be compared as it is spelt."""
+    half = re.search(r" ?(?:\\text\{ ?)?([ap])\.? ?m\b\.? ?\}?\Z", text, re.IGNORECASE)
+    bare = re.sub(r"(?<![\d.])0+(?=\d)", "", (text[: half.start()] if half else text).replace(" ", ""))
+    two = re.fullmatch(r"(\d{1,9}):([1-9]\d{0,8})", bare)
+    value = Fraction(int(two[1]), int(two[2])) if two and not half else None
+    return Reading("ratio", bare, value, unit=f"{half[1].lower()}m" if half else "")
+
+
 def _unit(tail: list[str], lead: list[str]) -> tuple[Fraction, str]:
     """The factor and the unit in the words after and before a number."""
     factor, rest = Fraction(1), list(tail)
@@ -304,8 +320,7 @@ def _one(text: str) -> Reading:
         digits = _DECIMAL.fullmatch(core.strip())
         places = len((digits[1] + digits[2]).lstrip("0")) if digits and factor == 1 else 0
         return Reading("number", core if factor == 1 else str(value * factor), value * factor, unit=unit, places=places)
-    constant = not re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", core))
-    if (lead or tail) and not constant and not (unit and len(tail) <= 3 and not lead):
+    if (lead or tail) and not _is_constant(core) and not (unit and len(tail) <= 3 and not lead):
         return _text(text)
     if re.fullmatch(r"[A-Z]{2,}|[A-Z][a-z]+", core) or not re.search(r"[\w]", core):
         return _text(text)
@@ -319,8 +334,9 @@ def _read(text: str) -> Reading:
 def read_plain(text: str) -> Reading:
     """The reading of an answer in plain spelling."""
     text = _trimmed(text)
+    text = _UNENDING.sub(r"\1", text)
     if _ELLIPSIS.search(text) or _RATIO.search(text):
-        return replace(_text(text), form=text.replace(" ", ""))
+        return _ratio(text)
     for pattern, new in _EDITS:
         text = pattern.sub(new, text)
     text = _MONEY_SUFFIX.sub(lambda m: f"{m[1]} {_SUFFIXES[m[2].lower()]}", text)

@@ -109,7 +109,9 @@ _NO_SIGN = re.compile(  # commands that change how a formula looks
 )
 _EMPTY_SIDE = re.compile(r"\\(?:left|right)\.")
 _COLOR = re.compile(r"\\(?:color|textcolor)\{[^{}]*\}")
-_SPACE = re.compile(r"\\[,;:>]|\\ |~|\\q?quad(?![A-Za-z])|\\(?:en|thin|med|thick)space(?![A-Za-z])|\\[hv]space\{[^{}]*\}|\s+")
+_SPACE = re.compile(
+    r"(?<!\\)\\(?:[,;:> ]|(?:q?quad|(?:en|thin|med|thick)space)(?![A-Za-z])|[hv]space\*?\{[^{}]*\})|~|\s+"
+)
 _TEXT = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal|up|sc)?|emph|mathrm|mathbf|mathit|mathsf|mathtt|mathnormal|mbox|hbox"
     r"|bm|boldsymbol|operatorname|underline|boxed|fbox)\*?\s*(?=\{)"
@@ -154,13 +156,14 @@ _WORDS_TYPED = re.compile(
     r"(?![A-Za-z}])(?=\s*[({^\\/*+\d)-]|\s*\Z|\s[a-z\d]\b)"
 )
 _SIGNS_TYPED = ((r"\leq", r"\le"), (r"\geq", r"\ge"), ("<=", r"\le "), (">=", r"\ge "), ("!=", r"\ne "), (r"\neq", r"\ne"))
-_COMMA = re.compile(r"\{\s*([,.])\s*\}|\\,\{?,\}?|,\\!|\\!,")
-_GROUPS = re.compile(
-    r"(?<![\d.,'])(?<!\d )(?<!\d\\[,;:>])(\d{1,3})((?:,\d{3})+|(?:[' ]\d{3})+|(?:\\[,;:> ]\d{3})+|(?:~\d{3})+)(?![\d'])(?!,\d)"
-)
+_COMMA = re.compile(r"\{\s*([,.])\s*\}|,\\!|\\!,")
+_GROUPS = re.compile(r"(?<![\d.,'])(?<!\d )(\d{1,3})((?:,\d{3})+|(?:[' ]\d{3})+)(?![\d'])(?!,\d)")
 
 
 def _grouped(number: re.Match[str]) -> str:
+    around = number.string[number.start() - 1 : number.start()] + number.string[number.end() : number.end() + 1]
+    if around in ("()", "(]", "[)", "[]"):  # a point or an interval
+        return number[0]
     return number[1] + re.sub(r"\D", "", number[2])
 
 
@@ -179,7 +182,7 @@ def _commands(text: str) -> str:
 
 def plain(text: str) -> str:
     r"""The answer in plain spelling, see above. Words keep their \text{...}; raises nothing for any text."""
-    text = _bare(_ascii(text)).replace(r"\!", "" if r",\!" not in text else r"\!")
+    text = _bare(_SPACE.sub(" ", _ascii(text))).replace(r"\!", "" if r",\!" not in text else r"\!")
     text = _COMMA.sub(lambda mark: mark[1] or ",", text)
     if "\\" in text:
         for old, new in (*_CASES, *_SIGNS_TYPED):
@@ -188,6 +191,5 @@ def plain(text: str) -> str:
         text = _TEXT.sub(r"\\text", text)
         for _ in range(3):  # \textbf{\boxed{\text{7}}}
             text = _PLAIN_CONTENT.sub(r" \1 ", text)
-    text = _GROUPS.sub(_grouped, text)
-    text = _SPACE.sub(" ", text).strip()
+    text = " ".join(text.split())
     return _commands(_GROUPS.sub(_grouped, text))
