@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from negdistill.checks import check_choice
-from negdistill.data.compare import question, same, same_reading
+from negdistill.data.compare import questions, same, same_reading
 from negdistill.data.finding import EXTRACT_RULES, final_answer
 from negdistill.data.math_verify_pool import verdicts
 from negdistill.data.normal_form import normalize
@@ -54,16 +54,15 @@ _PLAIN_RULES = {"exact": _exact, "number": _same_number, "choice": _same_choice,
 
 
 def _math(pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Those of the pairs that mean the same; what takes algebra is asked of math-verify, either way round."""
+    """Those of the pairs that mean the same; what takes algebra is asked of math-verify, all pairs together."""
     decided = {pair: same(*pair) for pair in pairs}
-    open_ = {pair: question(*pair) for pair, equal in decided.items() if equal is None}
-    found = verdicts(open_.values())
-    found |= verdicts((one, other) for (other, one), equal in found.items() if not equal)
-    return {
-        pair
-        for pair, equal in decided.items()
-        if equal or (equal is None and (found[open_[pair]] or found[open_[pair][::-1]]))
-    }
+    equal = {pair for pair, verdict in decided.items() if verdict}
+    open_ = {pair: questions(*pair) for pair, verdict in decided.items() if verdict is None}
+    while open_:
+        found = verdicts(asked[0] for asked in open_.values())
+        equal |= {pair for pair, asked in open_.items() if found[asked[0]]}
+        open_ = {pair: asked[1:] for pair, asked in open_.items() if pair not in equal and asked[1:]}
+    return equal
 
 
 def check_reference(answer: str, rule: Rule) -> None:

@@ -1,8 +1,8 @@
 r"""Compare: whether two answers mean the same, as far as that follows from their readings.
 
-    spelt alike            -> equal                  numbers  -> exactly
-    text                   -> word by word           lists    -> item by item, in order within ( ) and [ ]
-    units that contradict  -> different              all else -> undecided: `questions` for math-verify
+spelt alike            -> equal                  numbers  -> exactly
+text                   -> word by word           lists    -> item by item, in order within ( ) and [ ]
+units that contradict  -> different              all else -> undecided: `questions` for math-verify
 """
 
 from __future__ import annotations
@@ -34,6 +34,11 @@ def same_reading(one: Reading, other: Reading) -> bool | None:
     if "=" in (one.form + other.form) and one.kind != "list" != other.kind:
         # an equation is none of its sides
         return _same_formula(one.equation, other.equation) if one.equation and other.equation else False
+    if one.equation and other.equation and {one.kind, other.kind} == {"number", "formula"}:
+        return _same_formula(one.equation, other.equation)  # y = -x + 1 and x + y = 1
+    if "list" in (one.kind, other.kind) and "number" in (one.kind, other.kind):
+        several, single = (one, other) if one.kind == "list" else (other, one)
+        return len(several.items) == 1 and same_reading(several.items[0], single)
     scale = _scale(one.unit, other.unit)
     if scale is None:
         return False
@@ -116,9 +121,17 @@ def _digits(number: str) -> tuple[str, str]:
     return whole.lstrip("0"), part.rstrip("0")
 
 
-def question(answer: str, reference: str) -> tuple[str, str]:
-    """What math-verify is asked about two answers that `same` cannot decide, in an order of its own."""
+def questions(answer: str, reference: str) -> list[tuple[str, str]]:
+    """What math-verify is asked about two answers that `same` cannot decide: pairs, of which one must be equal.
+
+    Its equality depends on the order, so both orders are asked; of two equations the values come before the
+    equations themselves, as y = 2x may be f(x) = 2x and x = y/2.
+    """
     one, other = read(answer), read(reference)
-    if one.equation and other.equation and one.kind == other.kind == "formula":
-        return tuple(sorted((one.equation, other.equation)))
-    return tuple(sorted((one.form, other.form)))
+    pairs = (
+        [(one.form, other.form)] if one.kind == other.kind or not (one.equation and other.equation) else []
+    )
+    if one.equation and other.equation:
+        pairs.append((one.equation, other.equation))
+    ordered = dict.fromkeys(tuple(sorted(pair)) for pair in pairs)
+    return [both for pair in ordered for both in (pair, pair[::-1])]

@@ -29,17 +29,21 @@ _STATED = re.compile(
     r"[:：、]?[*_`]*[:：]?\s*",
     re.IGNORECASE,
 )
-_STATED_MATH = re.compile(r"[*_`]*(?:\$\$(.+?)\$\$|\\\[(.+?)\\\]|\$((?:\\.|[^$\\\n])+)\$|\\\((.+?)\\\))", re.DOTALL)
+_STATED_MATH = re.compile(
+    r"[*_`]*(?:\$\$(.+?)\$\$|\\\[(.+?)\\\]|\$((?:\\.|[^$\\\n])+)\$|\\\((.+?)\\\))", re.DOTALL
+)
 _SENTENCE_END = re.compile(
     r"\n|(?<!\bRs)(?<!\bapprox)(?<!\bca)(?<!\bvs)(?<!\bMr)(?<!\bMrs)(?<!\bDr)(?<!\bSt)(?<!\bMt)"
     r"[.!?][*_`\"')\]]*(?:\s|\Z)|[。！？]"
 )
 _MORE_VALUE = re.compile(  # after a formula, what is part of the number
-    r"(?:\}|\*\*|\s)*(?:hundred|thousand|[mbtr]+illion|dozen|lakh|crore|[ap]\.?\s?m\b)s?|\s*[万萬亿億千百만억]", re.IGNORECASE
+    r"(?:\}|\*\*|\s)*(?:hundred|thousand|[mbtr]+illion|dozen|lakh|crore|[ap]\.?\s?m\b)s?|\s*[万萬亿億千百만억]",
+    re.IGNORECASE,
 )
 _HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*([^\n]+)")
 _HEADING = re.compile(
-    r"[*_\s]*(?:step|part|case|solution|conclusion|explanation|verification|check|note|summary|final)\b", re.IGNORECASE
+    r"[*_\s]*(?:step|part|case|solution|conclusion|explanation|verification|check|note|summary|final)\b",
+    re.IGNORECASE,
 )
 _MARKS = ("**", "__", "*", "`")
 _FRACTION = r"\\[dt]?frac ?\{\d+\} ?\{\d+\}"
@@ -159,7 +163,11 @@ def _letter(answer: str) -> str | None:
     if not named:
         return None
     letters = [(one[1] or one[2]).upper() for one in named]
-    if len(named) > 1 and letters[0] != letters[1] and _EITHER.match(answer, named[0].end(), named[1].start()):
+    if (
+        len(named) > 1
+        and letters[0] != letters[1]
+        and _EITHER.match(answer, named[0].end(), named[1].start())
+    ):
         return ""
     return letters[0]
 

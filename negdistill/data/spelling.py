@@ -89,9 +89,7 @@ def _ascii(text: str) -> str:
         return text
     text = _RAISED_RUN.sub(lambda run: f"^{{{''.join(map(_RAISED.get, run[0]))}}}", text)
     text = _LOWERED_RUN.sub(lambda run: f"_{{{''.join(map(_LOWERED.get, run[0]))}}}", text)
-    text = _ROOT.sub(
-        lambda root: rf"\sqrt{_DEGREES[root[1]]}" + (f"{{{root[2]}}}" if root[2] else ""), text
-    )
+    text = _ROOT.sub(lambda root: rf"\sqrt{_DEGREES[root[1]]}" + (f"{{{root[2]}}}" if root[2] else ""), text)
     return "".join(map(_character, text))
 
 
@@ -117,7 +115,9 @@ _TEXT = re.compile(
     r"|bm|boldsymbol|operatorname|underline|boxed|fbox)\*?\s*(?=\{)"
 )
 _CASES = (("dfrac", "frac"), ("tfrac", "frac"), ("cfrac", "frac"), ("dbinom", "binom"), ("tbinom", "binom"))
-_PLAIN_CONTENT = re.compile(r"\\text\{((?:[^{}A-Za-z\u3040-\uffff]|\\[A-Za-z]+|\{[^{}]*\})*|\s*\(?[A-Za-z]\)?\s*)\}")
+_PLAIN_CONTENT = re.compile(
+    r"\\text\{((?:[^{}A-Za-z\u3040-\uffff]|\\[A-Za-z]+|\{[^{}]*\})*|\s*\(?[A-Za-z]\)?\s*)\}"
+)
 
 
 def _money(text: str) -> str:
@@ -150,18 +150,38 @@ _TWO_BARE = re.compile(r"\\(frac|binom)(?![A-Za-z])" + _ARGUMENT + _ARGUMENT)
 _ROOT_BARE = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*(\\[A-Za-z]+|[0-9A-Za-z])")
 _ROOT_TYPED = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*\(((?:[^()]|\([^()]*\))*)\)")
 _POWER_TYPED = re.compile(r"\^\s*(-?\d+(?:\.\d+)?)(?![\d}])")
+_INDEX_TYPED = re.compile(r"_ ?(\d+)")
 _POWER_BRACKET = re.compile(r"\^\s*\((-?[\w/+*-]+)\)")
 _WORDS_TYPED = re.compile(
     rf"(?<![\\A-Za-z{{])(sqrt|infinity|infty|{'|'.join(n for n in _GREEK if len(n) > 3)}|pi|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln)"
     r"(?![A-Za-z}])(?=\s*[({^\\/*+\d)-]|\s*\Z|\s[a-z\d]\b)"
 )
-_SIGNS_TYPED = ((r"\leq", r"\le"), (r"\geq", r"\ge"), ("<=", r"\le "), (">=", r"\ge "), ("!=", r"\ne "), (r"\neq", r"\ne"))
+_SIGNS_TYPED = (
+    (r"\leq", r"\le"),
+    (r"\geq", r"\ge"),
+    ("<=", r"\le "),
+    (">=", r"\ge "),
+    ("!=", r"\ne "),
+    (r"\neq", r"\ne"),
+)
 _COMMA = re.compile(r"\{\s*([,.])\s*\}|,\\!|\\!,")
 _GROUPS = re.compile(r"(?<![\d.,'])(?<!\d )(\d{1,3})((?:,\d{3})+|(?:[' ]\d{3})+)(?![\d'])(?!,\d)")
 
 
+_CONTINENTAL = re.compile(r"(?<![\d.,])(\d{1,3})((?:\.\d{3})+)(,\d{1,2})?(?![\d,]|\.\d)")
+
+
+def _continental(number: re.Match[str]) -> str:
+    """1.234.567 and 1.234,50, but not 1.234, which may be a decimal fraction."""
+    if not number[3] and number[2].count(".") < 2:
+        return number[0]
+    return number[1] + number[2].replace(".", "") + (number[3] or "").replace(",", ".")
+
+
 def _grouped(number: re.Match[str]) -> str:
-    around = number.string[number.start() - 1 : number.start()] + number.string[number.end() : number.end() + 1]
+    around = (
+        number.string[number.start() - 1 : number.start()] + number.string[number.end() : number.end() + 1]
+    )
     if around in ("()", "(]", "[)", "[]"):  # a point or an interval
         return number[0]
     return number[1] + re.sub(r"\D", "", number[2])
@@ -177,7 +197,7 @@ def _commands(text: str) -> str:
     text = _ROOT_TYPED.sub(r"\\sqrt\1{\2}", text)
     text = _ROOT_BARE.sub(r"\\sqrt\1{\2}", text)
     text = _POWER_BRACKET.sub(r"^{\1}", text.replace("**", "^"))
-    return _POWER_TYPED.sub(r"^{\1}", text)
+    return _INDEX_TYPED.sub(r"_{\1}", _POWER_TYPED.sub(r"^{\1}", text))
 
 
 def plain(text: str) -> str:
@@ -192,4 +212,4 @@ def plain(text: str) -> str:
         for _ in range(3):  # \textbf{\boxed{\text{7}}}
             text = _PLAIN_CONTENT.sub(r" \1 ", text)
     text = " ".join(text.split())
-    return _commands(_GROUPS.sub(_grouped, text))
+    return _commands(_GROUPS.sub(_grouped, _CONTINENTAL.sub(_continental, text)))

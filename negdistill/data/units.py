@@ -1,8 +1,8 @@
 """Units: words and signs that may stand beside a number, and what each does to it.
 
-    factor       million, dozen, 万: part of the value, 3 dozen is 36
-    measure      cm, hours, $, p.m.: compared where both sides have one; 120 minutes are 2 hours, 9 a.m. is not 9 p.m.
-    other words  cookies, years old: they say what is counted, which the question has said already
+factor       million, dozen, 万: part of the value, 3 dozen is 36
+measure      cm, hours, $, p.m.: compared where both sides have one; 120 minutes are 2 hours, 9 a.m. is not 9 p.m.
+other words  cookies, years old: they say what is counted, which the question has said already
 """
 
 from __future__ import annotations
@@ -33,6 +33,17 @@ FACTORS: dict[str, Fraction] = {
     **dict.fromkeys(("thousandths",), Fraction(1, 1000)),
 }
 
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+    " seventeen eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+NUMERALS: dict[str, int] = {  # zero to ninety-nine
+    **{word: value for value, word in enumerate(_ONES)},
+    **{word: 10 * value for value, word in enumerate(_TENS, 2)},
+    **{f"{ten}-{_ONES[one]}": 10 * value + one for value, ten in enumerate(_TENS, 2) for one in range(1, 10)},
+}
+
 _MEASURES = """
 length    km kilometer kilometre = 1000; m meter metre = 1; dm decimeter = 1/10; cm centimeter centimetre = 1/100;
 length    mm millimeter millimetre = 1/1000; mile mi = 201168/125; yard yd = 1143/1250; ft foot feet = 381/1250;
@@ -52,6 +63,7 @@ won       ₩ krw won = 1
 yuan      cny rmb yuan 元 = 1
 rouble    ₽ rub rouble ruble = 1
 franc     chf franc = 1
+krone     kr krone kroner krona kronor = 1
 forenoon  am = 1
 afternoon pm = 1
 angle     degree deg ° = 1

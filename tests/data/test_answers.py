@@ -31,11 +31,15 @@ def cold(tmp_path, monkeypatch):
 def test_unknown_rules_are_refused():
     with pytest.raises(ValueError, match="rule must be one of boxed, lenient, choice, text; got 'last'"):
         final_answer("5", "last")
-    with pytest.raises(ValueError, match="rule must be one of exact, math, number, choice, string; got 'sympy'"):
+    with pytest.raises(
+        ValueError, match="rule must be one of exact, math, number, choice, string; got 'sympy'"
+    ):
         equivalent("5", "5", "sympy")
     with pytest.raises(ValueError, match="extract must be one of boxed, lenient, choice, text; got 'box'"):
         grade([], [], extract="box")
-    with pytest.raises(ValueError, match="rule must be one of exact, math, number, choice, string; got 'box'"):
+    with pytest.raises(
+        ValueError, match="rule must be one of exact, math, number, choice, string; got 'box'"
+    ):
         grade([], [], rule="box")
 
 
@@ -307,7 +311,9 @@ def test_a_forked_child_has_its_own_workers(cold):
     assert equivalent(r"\sqrt{4}", "2", "math")
     child = os.fork()
     if child == 0:
-        os._exit(0 if equivalent(r"\sqrt{9}", "3", "math") and not equivalent(r"\sqrt{9}", "4", "math") else 1)
+        os._exit(
+            0 if equivalent(r"\sqrt{9}", "3", "math") and not equivalent(r"\sqrt{9}", "4", "math") else 1
+        )
     assert equivalent(r"\sqrt{16}", "4", "math")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 

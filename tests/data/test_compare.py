@@ -194,7 +194,13 @@ def test_formulas_are_read(one, other):
 # --- wrong answers ------------------------------------------------------------------------------------
 
 DIFFERENT = {
-    "mixed numbers": [("1 1/4", "11/4"), (r"1\frac14", "11/4"), ("3 4", "34"), ("3 4", "12"), ("2 3/4", "23/4")],
+    "mixed numbers": [
+        ("1 1/4", "11/4"),
+        (r"1\frac14", "11/4"),
+        ("3 4", "34"),
+        ("3 4", "12"),
+        ("2 3/4", "23/4"),
+    ],
     "words": [
         *(("HHT", "HTH"), ("May", "Amy"), ("left", "felt"), ("TH", "HT"), (r"\text{even}", r"\text{neve}")),
         *(("HHT, HTH", "HHT, THH"), (r"x\text{ is even}", r"x\text{ is odd}"), ("at least 5", "5")),
@@ -219,7 +225,11 @@ DIFFERENT = {
         ("3*x-1*y+13=0", "3x + 4y + 14=0"),  # huggingface/Math-Verify 60
     ],
     "lists": [  # huggingface/Math-Verify 14
-        *(("n=2, 3, 4", "n=1, 2, 3"), ("D = (0, 1)", "D = (0, 1.5)"), (r"19, 46, \text{ and } 82", "21, 36, and 82")),
+        *(
+            ("n=2, 3, 4", "n=1, 2, 3"),
+            ("D = (0, 1)", "D = (0, 1.5)"),
+            (r"19, 46, \text{ and } 82", "21, 36, and 82"),
+        ),
         *((r"\pm 2021", "2021"), ("12:00", "1:00"), (r"1, 2, \ldots, n", r"1, 3, 5, \ldots, 2n-1")),
         *((r"1:2:3:\ldots", r"1:4:9:\ldots"), ("(1,2)", "(2,1)"), ("(1,2)", "[1,2]"), ("1, 2", "1, 2, 2")),
     ],
@@ -254,10 +264,14 @@ def test_a_choice_is_its_letter(reference):
     assert [one.label for one in grades] == ["right", "right", "right", "wrong"]
 
 
-@pytest.mark.parametrize("text", ["The answer is 31 dollars.", "€31", "**31**", "**The answer is 31.**", "31 €"])
+@pytest.mark.parametrize(
+    "text", ["The answer is 31 dollars.", "€31", "**31**", "**The answer is 31.**", "31 €"]
+)
 @pytest.mark.parametrize("rule", ["number", "math"])
 def test_the_same_label_under_number_and_latex(text, rule):
-    (one,) = grade([Problem("1", "?", "31", "", "", None, "mine")], [Rationale("1", 0, text, "t")], "lenient", rule)
+    (one,) = grade(
+        [Problem("1", "?", "31", "", "", None, "mine")], [Rationale("1", 0, text, "t")], "lenient", rule
+    )
     assert one.label == "right"
 
 
@@ -266,7 +280,9 @@ def test_the_same_label_under_number_and_latex(text, rule):
 
 @pytest.mark.parametrize("reference", ["NaN", "Infinity", "many", "3 and 4", "x + 1", ""])
 def test_a_reference_that_no_answer_can_equal_is_refused(reference):
-    with pytest.raises(ValueError, match='answer must be a number under rule "number"; got .*which no answer can equal'):
+    with pytest.raises(
+        ValueError, match='answer must be a number under rule "number"; got .*which no answer can equal'
+    ):
         check_reference(reference, "number")
 
 
@@ -285,9 +301,30 @@ def test_references_under_other_rules():
 # --- properties ---------------------------------------------------------------------------------------
 
 FRAMES = (
-    ["**{}**", "__{}__", "`{}`", "*{}*", "${}$", r"\({}\)", r"\[{}\]", r"\boxed{{{}}}", r"\boxed{{\boxed{{{}}}}}"]
+    [
+        "**{}**",
+        "__{}__",
+        "`{}`",
+        "*{}*",
+        "${}$",
+        r"\({}\)",
+        r"\[{}\]",
+        r"\boxed{{{}}}",
+        r"\boxed{{\boxed{{{}}}}}",
+    ]
     + [r"\text{{}}{}", "{}.", " {} ", "x = {}", "{} = x", "= {}", r"\left({}\right)", "{{{}}}"]
-    + ["{} dollars", "${}", "€{}", "{}€", r"\${}", "{} cm", r"{}\text{{ cm}}", r"{}^\circ", "{}%", "{} cookies in total"]
+    + [
+        "{} dollars",
+        "${}",
+        "€{}",
+        "{}€",
+        r"\${}",
+        "{} cm",
+        r"{}\text{{ cm}}",
+        r"{}^\circ",
+        "{}%",
+        "{} cookies in total",
+    ]
     + ["The total is {}", "{} years old", "{}个", "{}です", "**{}** apples", "{}, because that is so"]
 )
 integers = st.integers(-(10**9), 10**9)
@@ -300,8 +337,30 @@ NUMBER = (
     | st.builds("{} 1/{}".format, st.integers(1, 99), st.integers(2, 9))
 )
 FORMULA = st.sampled_from(
-    [r"\sqrt{2}+1", "x^2-1", "(1,2)", "[0,1)", "1,2", r"\pi", "x=5", "7=11a+c", "a+b=12", "HHT", "no solution"]
-    + [r"\begin{pmatrix}1\\2\end{pmatrix}", "3:4", r"\pm 3", "9 a.m.", "x>2", r"\text{even}", "2x", "xy", "y=2x"]
+    [
+        r"\sqrt{2}+1",
+        "x^2-1",
+        "(1,2)",
+        "[0,1)",
+        "1,2",
+        r"\pi",
+        "x=5",
+        "7=11a+c",
+        "a+b=12",
+        "HHT",
+        "no solution",
+    ]
+    + [
+        r"\begin{pmatrix}1\\2\end{pmatrix}",
+        "3:4",
+        r"\pm 3",
+        "9 a.m.",
+        "x>2",
+        r"\text{even}",
+        "2x",
+        "xy",
+        "y=2x",
+    ]
 )
 ANSWER = NUMBER | FORMULA
 SPACES = st.sampled_from(["", " ", "  ", r"\;", r"\:", "~", r"\ "])
@@ -320,7 +379,9 @@ def test_equality_is_reflexive_and_symmetric(one, other):
 @given(NUMBER, st.sampled_from(FRAMES))
 def test_a_number_equals_itself_in_every_frame(number, frame):
     for rule in ("number", "math"):
-        assert equivalent(frame.format(number), number, rule) and equivalent(number, frame.format(number), rule)
+        assert equivalent(frame.format(number), number, rule) and equivalent(
+            number, frame.format(number), rule
+        )
 
 
 @PATIENT
