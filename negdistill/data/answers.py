@@ -54,7 +54,7 @@ _PLAIN_RULES = {"exact": _exact, "number": _same_number, "choice": _same_choice,
 
 
 def _math(pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Those of the pairs that mean the same; what takes algebra is asked of math-verify, all pairs together."""
+    """Those of the pairs that mean the same; what takes algebra is asked of math-verify."""
     decided = {pair: same(*pair) for pair in pairs}
     equal = {pair for pair, verdict in decided.items() if verdict}
     open_ = {pair: questions(*pair) for pair, verdict in decided.items() if verdict is None}
@@ -80,7 +80,8 @@ def check_reference(answer: str, rule: Rule) -> None:
     if met:
         wanted, way_out = ways.get(rule, ("a text that is not empty", "write the answer"))
         raise ValueError(
-            f'answer must be {wanted} under rule "{rule}"; got {answer!r}, which no answer can equal; {way_out}'
+            f'answer must be {wanted} under rule "{rule}"; got {answer!r}, which no answer can equal;'
+            f" {way_out}"
         )
 
 
@@ -106,9 +107,9 @@ def equivalent(answer: str | None, reference: str | None, rule: Rule = "exact") 
     r"""Whether an answer equals the reference. None equals nothing, not even None.
 
     rule  "exact": same `normalize`d form. "math": equal as they are read, else equal for math-verify, which
-          takes a few milliseconds; the order of the two does not matter. A pair that math-verify cannot decide
-          within its time limit is not equal. Works in any thread; verdicts are kept on disk. "number",
-          "choice", "string": see above. A function is called as rule(answer, reference).
+          takes a few milliseconds; the order of the two does not matter. A pair that it cannot decide within
+          its time limit is not equal. Works in any thread; verdicts are kept on disk. "number", "choice",
+          "string": see above. A function is called as rule(answer, reference).
 
     Raises ValueError for an unknown rule, and nothing for any two strings.
     """

@@ -52,7 +52,7 @@ def same_reading(one: Reading, other: Reading) -> bool | None:
 
 
 def _scale(one: str, other: str) -> Fraction | None:
-    """How many of the other unit one of the first is; 1 where a unit is missing, None where they contradict."""
+    """How many of the other unit one of the first is; 1 where one is missing, None where they contradict."""
     if not one or not other or one == other:
         return Fraction(1)
     (kind, size), (other_kind, other_size) = MEASURES.get(one, (one, 1)), MEASURES.get(other, (other, 1))
@@ -122,7 +122,7 @@ def _digits(number: str) -> tuple[str, str]:
 
 
 def questions(answer: str, reference: str) -> list[tuple[str, str]]:
-    """What math-verify is asked about two answers that `same` cannot decide: pairs, of which one must be equal.
+    """What math-verify is asked about two answers that `same` cannot decide: pairs, one of them to be equal.
 
     Its equality depends on the order, so both orders are asked; of two equations the values come before the
     equations themselves, as y = 2x may be f(x) = 2x and x = y/2.

@@ -24,7 +24,8 @@ _BARE_BOX_END = re.compile(r"\$|\\\)|\\\]|\n|[.;]\s")
 _STATED = re.compile(
     r"(?:\banswers?\b(?: to [^.\n:]{1,80}?)?[*_]*"
     r"(?: is\b| are\b| would be\b| will be\b| should be\b| must be\b|\s*[:：=])(?: that\b)?"
-    r"|\b(?:respuesta|réponse|risposta|resposta|antwort|ответ)\b(?: \w+)??[*_]*(?: es\b| est\b| è| é| ist\b| lautet\b|\s*[:：])"
+    r"|\b(?:respuesta|réponse|risposta|resposta|antwort|ответ)\b(?: \w+)??[*_]*"
+    r"(?: es\b| est\b| è| é| ist\b| lautet\b|\s*[:：])"
     r"|答案(?:应该|應該|就)?[是为為]?|答えは|答え(?=[:：])|(?:정답|답)(?:은|(?=\s*[:：])))"
     r"[:：、]?[*_`]*[:：]?\s*",
     re.IGNORECASE,
@@ -50,7 +51,8 @@ _FRACTION = r"\\[dt]?frac ?\{\d+\} ?\{\d+\}"
 _DIGITS = r"(?:\d{1,3}(?:(?:,|\{,\}|,\\!|\\,|['’ \u2009\u202f\u00a0])\d{3}(?!\d))+|\d+)(?:\.\d+)?"
 _NUMBER = re.compile(
     r"(?<![^\W\u3040-\uff0f\uff1a-\uffdc])(?<![.^])(?<!\^\{)[-−–]?"
-    rf"(?:\d+ ?{_FRACTION}|{_FRACTION}|\d+ \d+/\d+(?![\d/])|\d*[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞]|{_DIGITS}(?:/\d+|\^\{{?-?\d+\}}?)?|\.\d+)"
+    rf"(?:\d+ ?{_FRACTION}|{_FRACTION}|\d+ \d+/\d+(?![\d/])|\d*[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞]"
+    rf"|{_DIGITS}(?:/\d+|\^\{{?-?\d+\}}?)?|\.\d+)"
     r"(?:\s(?:hundred|thousand|million|billion|trillion|dozen)s?\b|[万萬亿億千百만억])*"
 )
 
@@ -126,7 +128,8 @@ def _last_line(text: str) -> str | None:
 
 _MENTION = re.compile(r"[(\[]\s*([A-Ja-j])\s*[)\]]|(?<![A-Za-z\\'’])([A-J])(?![A-Za-z'’])")
 _REFUSED = re.compile(
-    r"(?:\bnot|\bnor|\bneither|\brather than|\binstead of|\bunlike|n't|\bexcept|\bthan|\brul\w+ out|\beliminat\w+|\bexclud\w+)"
+    r"(?:\bnot|\bnor|\bneither|\brather than|\binstead of|\bunlike|n't|\bexcept|\bthan"
+    r"|\brul\w+ out|\beliminat\w+|\bexclud\w+)"
     r"(?: be)?(?: the)?(?: option| choice| answer)?\s*\Z",
     re.IGNORECASE,
 )
@@ -148,7 +151,7 @@ def _mentions(text: str) -> list[re.Match[str]]:
 def _means(found: re.Match[str], sure: str | None, bare: str | None) -> bool:
     """Whether a letter is an option that the text does not refuse; bare, A and I may be words."""
     text = found.string
-    return not _REFUSED.search(text, 0, found.start()) and (
+    return not _REFUSED.search(text, max(0, found.start() - SHORT), found.start()) and (
         bool(sure) or bare not in ("A", "I") or not _GOES_ON.match(text, found.end())
     )
 
@@ -186,7 +189,7 @@ def _choice(text: str) -> str | None:
     options = options or [one[1] for one in _mentions(text) if one[1]]
     end = _AT_THE_END.search(text)
     if end and not options and not (end[1] == "I" and text[: end.start()].strip()):
-        options = [end[1]] if not _REFUSED.search(text, 0, end.start()) else []
+        options = [end[1]] if not _REFUSED.search(text, max(0, end.start() - SHORT), end.start()) else []
     return options[-1].upper() if options else None
 
 

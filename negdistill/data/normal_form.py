@@ -1,6 +1,7 @@
 r"""Normal form: the convention by which answers to MATH (Hendrycks et al., 2021) are scored.
 
-It evens out spelling, `\dfrac12` and `\frac{1}{2}`, and does not calculate. The paper's labels follow from it.
+It evens out spelling, `\dfrac12` and `\frac{1}{2}`, and does not calculate. The paper's labels follow
+from it.
 """
 
 from __future__ import annotations

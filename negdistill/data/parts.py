@@ -12,8 +12,8 @@ from negdistill.data.units import FACTORS, MEASURES
 # --- words --------------------------------------------------------------------------------------------
 
 _FUNCTION_WORDS = frozenset(
-    "a an the of in is are was were be it its to for per on at by as he she they we you has have had will i so"
-    " then there that this these those each my our us up all sq cu".split()
+    "a an the of in is are was were be it its to for per on at by as he she they we you has have had will i"
+    " so then there that this these those each my our us up all sq cu".split()
 )
 STOPS = frozenset(  # what follows or precedes them changes the number
     "not no none neither nor or and less fewer greater more least most below above under over between than"
@@ -34,7 +34,8 @@ _SIGNS |= {"textyen": "¥", "dollar": "$", "textdollar": "$", "cent": "¢", "tex
 _WORD = re.compile(
     rf"(?P<sign>{_CURRENCY.pattern})"
     r"|\\text\{(?P<text>[^{}]*)\}(?: ?\^ ?(?:\{[123]\}|[123]))?"
-    r"|(?<![\\A-Za-z_^{])(?P<word>[^\W\d_]{2,}(?:['’.-][^\W\d_]{2,})*)(?![A-Za-z}])(?: ?\^ ?(?:\{[123]\}|[123]))?"
+    r"|(?<![\\A-Za-z_^{])(?P<word>[^\W\d_]{2,}(?:['’.-][^\W\d_]{2,})*)(?![A-Za-z}])"
+    r"(?: ?\^ ?(?:\{[123]\}|[123]))?"
     r"|(?P<letter>[\u3040-\uffdc]|(?<=\d )[mgshL](?:/[mgshL])?(?: ?\^ ?(?:\{[123]\}|[123]))?(?=[ .]*\Z))"
 )
 _WORDS = re.compile(r"[^\W\d_]+(?:[.'’-][^\W\d_]+)*|[$¢-¥฿₠-⃀%]")
@@ -157,7 +158,7 @@ def split(text: str, pattern: re.Pattern[str]) -> list[str]:
 
 
 def edited(text: str) -> str:
-    """Numbers that are spelt with words, in digits and signs: 2 and a half, negative 5, $1.5M, 9 a.m., 7th."""
+    """Numbers that are spelt with words, in digits: 2 and a half, negative 5, $1.5M, 9 a.m., 7th."""
     for pattern, new in _EDITS:
         text = pattern.sub(new, text)
     return _MONEY_SUFFIX.sub(lambda money: f"{money[1]} {_SUFFIXES[money[2].lower()]}", text)

@@ -1,7 +1,7 @@
-r"""Rational: the exact value of a plain formula made of numbers, `\frac{2^{10}}{6} - 1`; nothing for all others.
+r"""Rational: the exact value of a plain formula made of numbers, `\frac{2^{10}}{6} - 1`.
 
     sum      term (+|- term)*              term     [-|+] power ((*|/) power | power)*
-    power    atom ^ whole number           atom     1.5, 1 1/4, 1\frac{1}{4}, 0.\overline{3}, 5!, \frac{}{}, \binom{}{}, ( )
+    power    atom ^ whole number           atom     1.5, 1 1/4, 0.\overline{3}, 5!, \frac{}{}, \binom{}{}, ( )
 
 Formulas are spelled as `spelling.plain` leaves them. Numbers of more than BITS bits are not worked out.
 """

@@ -70,7 +70,8 @@ _DECIMAL = re.compile(r"-?(\d*)\.(\d+)")
 _BRACKETS = {"(": (")", "]"), "[": (")", "]"), r"\{": (r"\}",), r"\langle": (r"\rangle",)}
 _APPROX = re.compile(r"\\approx(?![A-Za-z])|\\simeq(?![A-Za-z])|~=")
 _COMMA = re.compile(
-    r" ?[,;] ?(?:(?:\\text\{ ?)?(?:and|or)\b ?\}?)?|\\text\{ ?,? ?(?:and|or) ?\}|(?<=[\w)}\]]) (?:and|or) (?=[\w\\(\[{+-])",
+    r" ?[,;] ?(?:(?:\\text\{ ?)?(?:and|or)\b ?\}?)?|\\text\{ ?,? ?(?:and|or) ?\}"
+    r"|(?<=[\w)}\]]) (?:and|or) (?=[\w\\(\[{+-])",
     re.IGNORECASE,
 )
 _ELLIPSIS = re.compile(r"\\[lcdv]?dots[a-z]?(?![A-Za-z])|\.\.\.")
@@ -85,7 +86,8 @@ _NAME = re.compile(
     r"|\|?[A-Z]{2,5}\|?|\[[A-Z]{3,6}\]|\([a-zA-Z](?: ?, ?[a-zA-Z])+\)"
 )
 _ASKED = re.compile(
-    r"\(?[A-Za-z](?: ?[-+]? ?[A-Za-z])*\)?|\\(?:sin|cos|tan|cot|sec|csc|log|ln) ?(?:[A-Za-z]|\\[a-z]+(?: ?[A-Z]+)?|\([^()]*\))"
+    r"\(?[A-Za-z](?: ?[-+]? ?[A-Za-z])*\)?"
+    r"|\\(?:sin|cos|tan|cot|sec|csc|log|ln) ?(?:[A-Za-z]|\\[a-z]+(?: ?[A-Z]+)?|\([^()]*\))"
 )
 
 

@@ -16,8 +16,8 @@ import unicodedata
 # --- characters ---------------------------------------------------------------------------------------
 
 _GREEK = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon"
-    " phi chi psi omega"
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau"
+    " upsilon phi chi psi omega"
 ).split()
 _CHARACTERS = {
     **dict.fromkeys("−–‐‑‒—―﹣－", "-"),
@@ -152,8 +152,9 @@ _ROOT_TYPED = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*\(((?:[^()]|\([^()]*\))*)\
 _POWER_TYPED = re.compile(r"\^\s*(-?\d+(?:\.\d+)?)(?![\d}])")
 _INDEX_TYPED = re.compile(r"_ ?(\d+)")
 _POWER_BRACKET = re.compile(r"\^\s*\((-?[\w/+*-]+)\)")
+_TYPED = "sqrt|infinity|infty|pi|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln"
 _WORDS_TYPED = re.compile(
-    rf"(?<![\\A-Za-z{{])(sqrt|infinity|infty|{'|'.join(n for n in _GREEK if len(n) > 3)}|pi|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln)"
+    rf"(?<![\\A-Za-z{{])({_TYPED}|{'|'.join(name for name in _GREEK if len(name) > 3)})"
     r"(?![A-Za-z}])(?=\s*[({^\\/*+\d)-]|\s*\Z|\s[a-z\d]\b)"
 )
 _SIGNS_TYPED = (

@@ -1,7 +1,7 @@
 """Units: words and signs that may stand beside a number, and what each does to it.
 
 factor       million, dozen, 万: part of the value, 3 dozen is 36
-measure      cm, hours, $, p.m.: compared where both sides have one; 120 minutes are 2 hours, 9 a.m. is not 9 p.m.
+measure      cm, hours, $, p.m.: compared where both sides have one; 120 minutes are 2 hours
 other words  cookies, years old: they say what is counted, which the question has said already
 """
 
@@ -45,11 +45,11 @@ NUMERALS: dict[str, int] = {  # zero to ninety-nine
 }
 
 _MEASURES = """
-length    km kilometer kilometre = 1000; m meter metre = 1; dm decimeter = 1/10; cm centimeter centimetre = 1/100;
-length    mm millimeter millimetre = 1/1000; mile mi = 201168/125; yard yd = 1143/1250; ft foot feet = 381/1250;
-length    inch inches = 127/5000
-mass      kg kilogram = 1000; g gram = 1; mg milligram = 1/1000; ton tonne = 1000000; lb pound_mass = 45359237/100000;
-mass      oz ounce = 45359237/1600000
+length    km kilometer kilometre = 1000; m meter metre = 1; dm = 1/10; cm centimeter centimetre = 1/100
+length    mm millimeter millimetre = 1/1000; mile mi = 201168/125; yard yd = 1143/1250
+length    ft foot feet = 381/1250; inch inches = 127/5000
+mass      kg kilogram = 1000; g gram = 1; mg milligram = 1/1000; ton tonne = 1000000
+mass      lb = 45359237/100000; oz ounce = 45359237/1600000
 time      week = 604800; day = 86400; hour hr = 3600; minute min = 60; second sec = 1; ms millisecond = 1/1000
 calendar  century centuries = 100; decade = 10; year yr = 1; month = 1/12
 volume    l liter litre = 1; ml milliliter millilitre = 1/1000; gallon gal = 473176473/125000000
