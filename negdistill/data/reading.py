@@ -65,7 +65,8 @@ class Reading:
 
 # --- lists and equations ------------------------------------------------------------------------------
 
-_EQUALS = re.compile(r"(?<![<>!:=\\])=(?!=)|\\equiv(?![A-Za-z])")
+_EQUALS = re.compile(r"(?<![<>:=\\])=(?!=)|\\equiv(?![A-Za-z])")
+_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|cis)(?![A-Za-z])")
 _DECIMAL = re.compile(r"-?(\d*)\.(\d+)")
 _BRACKETS = {"(": (")", "]"), "[": (")", "]"), r"\{": (r"\}",), r"\langle": (r"\rangle",)}
 _APPROX = re.compile(r"\\approx(?![A-Za-z])|\\simeq(?![A-Za-z])|~=")
@@ -203,10 +204,7 @@ def _one(text: str) -> Reading:
     sides = split(text, _APPROX)
     if len(sides) == 2:  # \pi \approx 3.14 is \pi; x \approx 3.14 is 3.14
         return _one(sides[1] if _is_name(sides[0]) or not sides[0].strip() else sides[0])
-    sign = TAIL_SIGN.search(text)
-    lead, core, tail, mixed = parts(text[: sign.start()] if sign else text)
-    if sign and not tail:
-        tail = ["%" if sign["percent"] else "°"]
+    lead, core, tail, mixed = parts(text)
     if (
         not core
         or mixed
@@ -216,8 +214,8 @@ def _one(text: str) -> Reading:
         and rational(core) is None
     ):
         return _text(text)
-    if sign_inside := TAIL_SIGN.search(core):  # 50% of them
-        core, tail = core[: sign_inside.start()], ["%" if sign_inside["percent"] else "°", *tail]
+    if (sign := TAIL_SIGN.search(core)) and not _FUNCTION.search(core):
+        core, tail = core[: sign.start()], ["%" if sign["percent"] else "°", *tail]
     factor, unit = _unit(tail, lead)
     value = rational(core)
     if value is not None:

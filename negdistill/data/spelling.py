@@ -158,17 +158,19 @@ _WORDS_TYPED = re.compile(
     r"(?![A-Za-z}])(?=\s*[({^\\/*+\d)-]|\s*\Z|\s[a-z\d]\b)"
 )
 _SIGNS_TYPED = (
+    (r"\leqslant", r"\le"),
+    (r"\geqslant", r"\ge"),
     (r"\leq", r"\le"),
     (r"\geq", r"\ge"),
     ("<=", r"\le "),
     (">=", r"\ge "),
-    ("!=", r"\ne "),
+    (" != ", r" \ne "),
     (r"\neq", r"\ne"),
 )
+_CLOSES = re.compile(r" ?(?:\^ ?\{? ?\\circ ?\}?)? ?[)\]]")
+_UNIT_LETTER = re.compile(r"\s*[mgshL]\s*")
 _COMMA = re.compile(r"\{\s*([,.])\s*\}|,\\!|\\!,")
 _GROUPS = re.compile(r"(?<![\d.,'])(?<!\d )(\d{1,3})((?:,\d{3})+|(?:[' ]\d{3})+)(?![\d'])(?!,\d)")
-
-
 _CONTINENTAL = re.compile(r"(?<![\d.,])(\d{1,3})((?:\.\d{3})+)(,\d{1,2})?(?![\d,]|\.\d)")
 
 
@@ -179,12 +181,15 @@ def _continental(number: re.Match[str]) -> str:
     return number[1] + number[2].replace(".", "") + (number[3] or "").replace(",", ".")
 
 
+def _unwrapped(text: re.Match[str]) -> str:
+    r"""The content of a \text{...} without words; a letter that is a unit stays in it."""
+    return text[0] if text.start() and _UNIT_LETTER.fullmatch(text[1]) else f" {text[1]} "
+
+
 def _grouped(number: re.Match[str]) -> str:
-    around = (
-        number.string[number.start() - 1 : number.start()] + number.string[number.end() : number.end() + 1]
-    )
-    if around in ("()", "(]", "[)", "[]"):  # a point or an interval
-        return number[0]
+    text = number.string
+    if text[number.start() - 1 : number.start()] in ("(", "[") and _CLOSES.match(text, number.end()):
+        return number[0]  # a point or an interval
     return number[1] + re.sub(r"\D", "", number[2])
 
 
@@ -211,6 +216,6 @@ def plain(text: str) -> str:
         text = _NO_SIGN.sub(" ", _EMPTY_SIDE.sub("", _COLOR.sub("", text)))
         text = _TEXT.sub(r"\\text", text)
         for _ in range(3):  # \textbf{\boxed{\text{7}}}
-            text = _PLAIN_CONTENT.sub(r" \1 ", text)
+            text = _PLAIN_CONTENT.sub(_unwrapped, text)
     text = " ".join(text.split())
     return _commands(_GROUPS.sub(_grouped, _CONTINENTAL.sub(_continental, text)))

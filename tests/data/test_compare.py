@@ -109,6 +109,12 @@ NUMBERS = {  # equal under number and under math
         ("1e16", "10000000000000000"),
         (r"0.\overline{3}", "1/3"),
         ("5!", "120"),
+        ("5!=120", "120"),
+        ("1.234.567", "1234567"),
+        ("1.234,50 €", "1234.5"),
+        ("twelve", "12"),
+        ("thirty-one apples", "31"),
+        ("two thirds", "2/3"),
         ("+5", "5"),
         ("−5", "-5"),
         ("–5", "-5"),
@@ -141,6 +147,8 @@ NUMBERS = {  # equal under number and under math
         ("3万", "30000"),
         ("3 tenths", "0.3"),
         ("2 hours", "120 minutes"),
+        ("3 hours and 30 minutes", "3.5 hours"),
+        ("31 dollars and 50 cents", "$31.50"),
         ("1.2 km", "1200 m"),
         ("50%", "50"),
         (r"50\%", "0.5"),
@@ -174,6 +182,13 @@ FORMULAS = [
     (r"0.716815\ldots", r"7-2\pi"),
     ("0.333333", r"\frac13"),
     (r"\sin(-60^\circ) = -\frac{\sqrt3}{2}", r"-\frac{\sqrt3}{2}"),
+    (r"\tan{15^\circ}", r"\tan 15^\circ"),
+    (r"2\pi\text{ m}", r"2\pi"),
+    ("(6,235)", r"(6, 235^\circ)"),
+    (r"x \leqslant 3", "x <= 3"),
+    ("-3 < k < 5", "(-3,5)"),
+    ("f(x) = x^2", "y = x^2"),
+    ("y = -x + 1", "x + y = 1"),
     (r"\sqrt{1/n}", r"\sqrt{\frac{1}{n}}"),
     ("2x+4y-3=0", "y = -1/2*x + 3/4"),  # huggingface/Math-Verify 26
 ]
@@ -204,6 +219,7 @@ DIFFERENT = {
     "words": [
         *(("HHT", "HTH"), ("May", "Amy"), ("left", "felt"), ("TH", "HT"), (r"\text{even}", r"\text{neve}")),
         *(("HHT, HTH", "HHT, THH"), (r"x\text{ is even}", r"x\text{ is odd}"), ("at least 5", "5")),
+        ("May 5", "June 5"),
         *(("not 5", "5"), ("5 or more", "5"), ("no", "yes")),
     ],
     "small numbers": [  # huggingface/Math-Verify 14
@@ -217,6 +233,7 @@ DIFFERENT = {
         *((r"9\text{ p.m.}", r"9\text{ a.m.}"), ("9:30 am", "9:30 pm"), ("30 minutes", "30 hours")),
         *(("$31", "€31"), ("12 cm", "12 m"), ("50 cents", "50 dollars"), ("5 feet 6 inches", "5 feet")),
         *(("3 hours and 30 minutes", "3"), ("5c", "5"), ("5x", "5"), ("12m", "12"), ("50%", "5000%")),
+        *((r"2\mathrm{e}", "2"), ("1 hour and 1 minute", "1"), (r"5 \text{ if odd}, 3 \text{ if even}", "5")),
     ],
     "thousands": [(r"10\,000", "0"), ("10,000", "10.000"), ("1,234", "1234000"), ("(1,234)", "1234")],
     "equations": [
