@@ -205,25 +205,18 @@ def _one(text: str) -> Reading:
     if len(sides) == 2:  # \pi \approx 3.14 is \pi; x \approx 3.14 is 3.14
         return _one(sides[1] if _is_name(sides[0]) or not sides[0].strip() else sides[0])
     lead, core, tail, mixed = parts(text)
-    if (
-        not core
-        or mixed
-        or STOPS & set(lead)
-        or (STOPS - AFTER) & set(tail[:4])
-        or _GAP.search(core)
-        and rational(core) is None
-    ):
-        return _text(text)
     if (sign := TAIL_SIGN.search(core)) and not _FUNCTION.search(core):
         core, tail = core[: sign.start()], ["%" if sign["percent"] else "°", *tail]
+    if not core or mixed or STOPS & set(lead) or (STOPS - AFTER) & set(tail[:4]):
+        return _text(text)
     factor, unit = _unit(tail, lead)
-    value = rational(core)
-    if value is not None:
+    if (value := rational(core)) is not None:
         digits = _DECIMAL.fullmatch(core.strip())
         places = len((digits[1] + digits[2]).lstrip("0")) if digits and factor == 1 else 0
-        return Reading(
-            "number", core if factor == 1 else str(value * factor), value * factor, unit=unit, places=places
-        )
+        form = core if factor == 1 else str(value * factor)
+        return Reading("number", form, value * factor, unit=unit, places=places)
+    if _GAP.search(core):  # 3 4
+        return _text(text)
     if (lead or tail) and not _is_constant(core) and not (unit and len(tail) <= 3 and not lead):
         return _text(text)
     if re.fullmatch(r"[A-Z]{2,}|[A-Z][a-z]+", core) or not re.search(r"[\w]", core):
@@ -250,12 +243,18 @@ def read_plain(text: str) -> Reading:
     return replace(found, unit=f"mod {modulus[1] or modulus[2]}") if modulus else found
 
 
+_OPTION = re.compile(  # \textbf{(E) }12, the mark of an option beside its content
+    r"\A\s*\\text\w*\{\s*\(?[A-J][).]+[\\ ]*\}(?:[\s~.:]|\\[ ,;])*(?=[\w\\${(+-])"
+    r"|(?<=[^\s])(?:[\s~]|\\[ ,;])*\\text\w*\{\s*\([A-J]\)\s*\}\s*\Z"
+)
+
+
 @lru_cache(maxsize=1 << 17)
 def read(answer: str) -> Reading:
     """The reading of an answer as it is typed. Raises nothing for any text."""
     if len(answer) > LENGTH:
         return Reading("formula", answer, spelt=answer)
-    text = plain(answer)
+    text = plain(_OPTION.sub("", answer) or answer)
     if not trimmed(text):
         return Reading("text", answer.strip(), spelt=answer.strip())
     return replace(read_plain(text), spelt=_GAP.sub("~", trimmed(text)).replace(" ", ""))

@@ -114,7 +114,6 @@ _TEXT = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal|up|sc)?|emph|mathrm|mathbf|mathit|mathsf|mathtt|mathnormal|mbox|hbox"
     r"|bm|boldsymbol|operatorname|underline|boxed|fbox)\*?\s*(?=\{)"
 )
-_CASES = (("dfrac", "frac"), ("tfrac", "frac"), ("cfrac", "frac"), ("dbinom", "binom"), ("tbinom", "binom"))
 _PLAIN_CONTENT = re.compile(
     r"\\text\{((?:[^{}A-Za-z\u3040-\uffff]|\\[A-Za-z]+|\{[^{}]*\})*|\s*\(?[A-Za-z]\)?\s*)\}"
 )
@@ -157,15 +156,10 @@ _WORDS_TYPED = re.compile(
     rf"(?<![\\A-Za-z{{])({_TYPED}|{'|'.join(name for name in _GREEK if len(name) > 3)})"
     r"(?![A-Za-z}])(?=\s*[({^\\/*+\d)-]|\s*\Z|\s[a-z\d]\b)"
 )
-_SIGNS_TYPED = (
-    (r"\leqslant", r"\le"),
-    (r"\geqslant", r"\ge"),
-    (r"\leq", r"\le"),
-    (r"\geq", r"\ge"),
-    ("<=", r"\le "),
-    (">=", r"\ge "),
-    (" != ", r" \ne "),
-    (r"\neq", r"\ne"),
+_TYPED_OTHERWISE = (
+    *((rf"\{size}{name}", rf"\{name}") for name in ("frac", "binom") for size in "dtc"),
+    *((rf"\{sign}{ending}", rf"\{sign}") for sign in ("le", "ge") for ending in ("qslant", "q")),
+    *((r"\neq", r"\ne"), ("<=", r"\le "), (">=", r"\ge "), (" != ", r" \ne ")),
 )
 _CLOSES = re.compile(r" ?(?:\^ ?\{? ?\\circ ?\}?)? ?[)\]]")
 _UNIT_LETTER = re.compile(r"\s*[mgshL]\s*")
@@ -210,9 +204,9 @@ def plain(text: str) -> str:
     r"""The answer in plain spelling, see above. Words keep their \text{...}; raises nothing for any text."""
     text = _bare(_SPACE.sub(" ", _ascii(text))).replace(r"\!", "" if r",\!" not in text else r"\!")
     text = _COMMA.sub(lambda mark: mark[1] or ",", text)
+    for old, new in _TYPED_OTHERWISE:
+        text = text.replace(old, new)
     if "\\" in text:
-        for old, new in (*_CASES, *_SIGNS_TYPED):
-            text = text.replace(old, new)
         text = _NO_SIGN.sub(" ", _EMPTY_SIDE.sub("", _COLOR.sub("", text)))
         text = _TEXT.sub(r"\\text", text)
         for _ in range(3):  # \textbf{\boxed{\text{7}}}

@@ -182,6 +182,8 @@ FORMULAS = [
     (r"0.716815\ldots", r"7-2\pi"),
     ("0.333333", r"\frac13"),
     (r"\sin(-60^\circ) = -\frac{\sqrt3}{2}", r"-\frac{\sqrt3}{2}"),
+    (r"\textbf{(B) }12", "12"),
+    (r"a+b \ \textbf{(E)}", "a+b"),
     (r"\tan{15^\circ}", r"\tan 15^\circ"),
     (r"2\pi\text{ m}", r"2\pi"),
     ("(6,235)", r"(6, 235^\circ)"),
