@@ -66,6 +66,7 @@ class Reading:
 # --- lists and equations ------------------------------------------------------------------------------
 
 _EQUALS = re.compile(r"(?<![<>:=\\])=(?!=)|\\equiv(?![A-Za-z])")
+_COMMAND = re.compile(r"\\(?:begin|end)\{\w+\}|\\[A-Za-z]+")
 _FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|cis)(?![A-Za-z])")
 _DECIMAL = re.compile(r"-?(\d*)\.(\d+)")
 _BRACKETS = {"(": (")", "]"), "[": (")", "]"), r"\{": (r"\}",), r"\langle": (r"\rangle",)}
@@ -94,7 +95,7 @@ _ASKED = re.compile(
 
 def _is_constant(text: str) -> bool:
     """Whether there are no variables in it."""
-    return not re.search(r"[^\W\d_]", re.sub(r"\\[A-Za-z]+", "", parts(text)[1]))
+    return not re.search(r"[^\W\d_]", _COMMAND.sub("", parts(text)[1]))
 
 
 def _is_name(side: str) -> bool:
@@ -116,7 +117,8 @@ def _equation(text: str) -> Reading | None:
     asked = last.value and _ASKED.fullmatch(sides[0])  # a + b = 12, but not x + y = 0
     if _is_name(sides[0]) and not _is_name(sides[-1]) or asked:
         return replace(last, equation=whole)
-    if all(map(_is_constant, sides)):
+    matrices = all(r"\begin" in side for side in sides)
+    if all(map(_is_constant, sides[-1:] if matrices else sides)):  # worked out
         return last
     return Reading("formula", whole, equation=whole)
 

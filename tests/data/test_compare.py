@@ -184,6 +184,10 @@ FORMULAS = [
     (r"\sin(-60^\circ) = -\frac{\sqrt3}{2}", r"-\frac{\sqrt3}{2}"),
     (r"\textbf{(B) }12", "12"),
     (r"a+b \ \textbf{(E)}", "a+b"),
+    (
+        r"\begin{pmatrix}ab-ba\\1\end{pmatrix} = \begin{pmatrix}0\\1\end{pmatrix}",
+        r"\begin{pmatrix}0\\1\end{pmatrix}",
+    ),
     (r"\tan{15^\circ}", r"\tan 15^\circ"),
     (r"2\pi\text{ m}", r"2\pi"),
     ("(6,235)", r"(6, 235^\circ)"),
