@@ -28,6 +28,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +36,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 from tqdm import tqdm
 
+TOLERANCE = 1e-6  # of a number that is not known exactly
 LIMIT = 1.0  # seconds of processor time for one pair
 TIMER = hasattr(signal, "setitimer")
 WALL = 10.0  # seconds for one pair where there is no TIMER
@@ -149,7 +151,7 @@ def cache_file() -> Path:
 def _engine() -> str:
     """What a verdict depends on beside the pair."""
     versions = (f"{name} {version(name)}" for name in ("math-verify", "latex2sympy2_extended", "sympy"))
-    return ", ".join((*versions, f"{LIMIT} s"))
+    return ", ".join((*versions, f"{LIMIT} s", "no units, relative"))
 
 
 def _with_table(work: Callable[[sqlite3.Connection], object]) -> None:
@@ -220,6 +222,19 @@ def _settle(questions: list[str]) -> None:
 # --- worker -------------------------------------------------------------------------------------------
 
 
+def _near(one: list, other: list) -> bool:
+    """Whether two constants are equal to TOLERANCE of their size; math-verify compares six places after the
+    point, so that to it all small numbers are one. True for all else.
+    """
+    try:
+        a, b = one[0].doit(), other[0].doit()
+        if not (a.is_number and b.is_number and a.is_finite and b.is_finite):
+            return True
+        return bool(abs((a - b).evalf(30)) <= TOLERANCE * abs(b.evalf(30)))
+    except (AttributeError, IndexError, TypeError, ValueError, NotImplementedError):
+        return True
+
+
 def _serve() -> None:
     """Answer the questions of standard input one by one, until it is closed."""
     import logging
@@ -227,7 +242,9 @@ def _serve() -> None:
     from math_verify import LatexExtractionConfig, parse, verify
 
     logging.disable()
-    form = [LatexExtractionConfig(boxed_match_priority=0)]
+    defaults = LatexExtractionConfig()
+    spelling = replace(defaults.normalization_config, units=False)  # its units are letters too: 5c would be 5
+    form = [replace(defaults, boxed_match_priority=0, normalization_config=spelling)]
 
     @lru_cache(maxsize=1024)
     def read(answer: str) -> list:
@@ -245,7 +262,8 @@ def _serve() -> None:
             reference, answer = json.loads(line)
             if timed:
                 signal.setitimer(signal.ITIMER_PROF, LIMIT)
-            equal = verify(read(reference), read(answer), timeout_seconds=None)
+            one, other = read(reference), read(answer)
+            equal = verify(one, other, timeout_seconds=None) and _near(one, other)
             if timed:
                 signal.setitimer(signal.ITIMER_PROF, 0)
             replies.write(json.dumps(bool(equal)).encode() + b"\n")

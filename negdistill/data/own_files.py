@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from negdistill.checks import check_choice
-from negdistill.data.answers import Rule, final_answer
+from negdistill.data.answers import Rule, check_reference, final_answer
 from negdistill.data.formats import collect, line_rows, make_record, number_text, unpack
 from negdistill.data.records import Problem, Rationale
 from negdistill.data.sources import solution_and_answer
@@ -79,6 +79,7 @@ def _own(row: dict, name: str, rule: Rule) -> Row:
     if unknown := sorted(row.keys() - known):
         raise ValueError(f"unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")
     question, (answer, solution) = _text(row, "question"), _reference(row)
+    check_reference(answer, rule)
     level, texts = row.get("level"), [] if row.get("rationales") is None else row["rationales"]
     if not (level is None or type(level) is int):
         raise ValueError(f"level must be a whole number or missing; got {level!r}")

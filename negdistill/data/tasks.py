@@ -39,7 +39,7 @@ GRADINGS: Mapping[str, tuple[str, Rule]] = {  # rules of `final_answer` and of `
     "boxed": ("boxed", "exact"),
     "latex": ("lenient", "math"),
     "number": ("lenient", "number"),
-    "choice": ("choice", "string"),
+    "choice": ("choice", "choice"),
     "text": ("text", "string"),
 }
 _NUMBERS = ("gsm8k", "asdiv", "multiarith", "svamp")

@@ -15,20 +15,17 @@ of a rule for every number of candidates up to n: the average over subsets of th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from fractions import Fraction
 from itertools import combinations
 from math import comb, fsum
 
 import numpy as np
 
 from negdistill.checks import check_choice
-from negdistill.data.answers import equal_pairs, normalize
+from negdistill.data.answers import equal_pairs
 
 RULES = ("sc", "ws", "asc")
 TIE = 1e-9  # sums closer than this share of the largest are equal: their order of summation is no vote
-_RATIONAL = re.compile(r"(-?)(?:(\d{1,9})|\\frac\{(-?\d{1,9})\}\{(\d{1,9})\})")
 
 # --- one question -------------------------------------------------------------------------------------
 
@@ -134,44 +131,23 @@ def check_weights(weights: Sequence[float] | np.ndarray, shape: tuple[int, ...])
 def groups(questions: Sequence[Sequence[str | None]]) -> list[np.ndarray]:
     """The group of every candidate: one int array per question, numbered as first seen, -1 where missing.
 
-    Two answers are in one group if their normal forms are equal, if they are `equivalent` under rule "math"
-    either way round, or if a chain of such pairs joins them. Integers and fractions of integers are compared
-    here, all other pairs of all questions by math-verify together.
+    Two answers are in one group if they are `equivalent` under rule "math" or if a chain of such pairs joins
+    them. What takes algebra is asked of math-verify for all pairs of all questions together.
     """
-    forms = [
-        list(dict.fromkeys(normalize(answer) for answer in question if answer is not None))
-        for question in questions
-    ]
-    exact = {form: _rational(form) for question in forms for form in question}
-    pairs = [
-        (one, other)
-        for question in forms
-        for one, other in combinations(question, 2)
-        if exact[one] is None or exact[other] is None
-    ]
-    equal = equal_pairs([*pairs, *((other, one) for one, other in pairs)], "math")
+    spellings = [list(dict.fromkeys(filter(_is_there, question))) for question in questions]
+    equal = equal_pairs((pair for question in spellings for pair in combinations(question, 2)), "math")
     found = []
-    for question, own in zip(questions, forms, strict=True):
-        leader = {form: form for form in own}
+    for question, own in zip(questions, spellings, strict=True):
+        leader = {answer: answer for answer in own}
         for one, other in combinations(own, 2):
-            same = exact[one] == exact[other] if exact[one] is not None else False
-            if same or (one, other) in equal or (other, one) in equal:
+            if (one, other) in equal:
                 first, second = leader[one], leader[other]
-                leader = {form: first if top == second else top for form, top in leader.items()}
-        names = [None if answer is None else leader[normalize(answer)] for answer in question]
-        numbers = {name: number for number, name in enumerate(dict.fromkeys(filter(_is_there, names)))}
-        found.append(np.array([numbers.get(name, -1) for name in names], dtype=int))
+                leader = {answer: first if top == second else top for answer, top in leader.items()}
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(leader.values()))}
+        group = [-1 if answer is None else numbers[leader[answer]] for answer in question]
+        found.append(np.array(group, dtype=int))
     return found
 
 
-def _is_there(name: str | None) -> bool:
-    return name is not None
-
-
-def _rational(form: str) -> Fraction | None:
-    """The number that a normal form such as -12 or \\frac{1}{3} is; None for all others."""
-    match = _RATIONAL.fullmatch(form)
-    if match is None or (match[4] and not int(match[4])):
-        return None
-    value = Fraction(int(match[2])) if match[2] else Fraction(int(match[3]), int(match[4]))
-    return -value if match[1] else value
+def _is_there(answer: str | None) -> bool:
+    return answer is not None

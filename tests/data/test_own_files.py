@@ -89,6 +89,18 @@ def test_an_answer_that_cannot_be_met_is_refused(tmp_path, answer, message):
         one(tmp_path, f'{{"question": "1 + 1?", "answer": {answer}}}')
 
 
+@pytest.mark.parametrize(
+    ("grading", "answer"), [("number", "3 and 4"), ("number", "many"), ("choice", "Paris")]
+)
+def test_an_answer_that_the_rule_cannot_meet_is_refused(tmp_path, grading, answer):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps({"question": "1 + 1?", "answer": answer, "split": "train"}) + "\n")
+    with pytest.raises(
+        ValueError, match=f"mine.jsonl, line 1: answer must be a .*{answer!r}, which no answer"
+    ):
+        load_task(str(path), grading).questions("train")
+
+
 # --- rows ---------------------------------------------------------------------------------------------
 
 
