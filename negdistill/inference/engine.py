@@ -26,6 +26,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from negdistill.data.records import Sample
 from negdistill.inference.rng import SamplingParams, draw, noise, row_key
 from negdistill.training.batching import pad_id
+from negdistill.training.students import end_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -74,14 +75,19 @@ def plain(model: nn.Module) -> nn.Module:
     return getattr(model, "get_base_model", lambda: model)()
 
 
-def token_bytes(model: nn.Module) -> int:
-    """Bytes of the keys and values of one token; ValueError for a model that keeps anything else."""
+def require_keys_only(model: nn.Module) -> None:
+    """ValueError for a model that keeps anything but keys and values of each token."""
     kinds = {type(layer) for layer in DynamicCache(config=model.config.get_text_config()).layers}
     if other := kinds - {DynamicLayer, DynamicSlidingWindowLayer}:
         raise ValueError(
             f"model must keep nothing but keys and values of each token; {type(plain(model)).__name__} has "
             f"{min(kind.__name__ for kind in other)}; use its own generate"
         )
+
+
+def token_bytes(model: nn.Module) -> int:
+    """Bytes of the keys and values of one token; ValueError as `require_keys_only`."""
+    require_keys_only(model)
     layers = _prefill(plain(model), [[0]], 0)[1].layers
     return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
 
@@ -145,12 +151,14 @@ class Engine:
     """Rows of a batch that enter and leave on their own."""
 
     def __init__(self, student: Student, rows: int, columns: int, context: int, bar: tqdm) -> None:
+        require_keys_only(student.model)
         self.model = plain(student.model)
         self.tokenizer: PreTrainedTokenizerBase = student.tokenizer
-        self.pad, self.end = pad_id(self.tokenizer), self.tokenizer.eos_token_id
+        self.pad, self.ends = pad_id(self.tokenizer), end_ids(self.model, self.tokenizer)
         self.rows, self.columns, self.context, self.bar = rows, columns, context, bar
         self.window, self.cache = _Window(), Cache(layers=[])
         self.device = self.model.device
+        self.end = torch.tensor(sorted(self.ends), dtype=torch.long, device=self.device)
 
     @torch.no_grad()
     def run(self, prompts: Mapping[str, Sequence[int]], rules: SamplingParams) -> dict[str, list[Sample]]:
@@ -207,9 +215,7 @@ class Engine:
         s["token"][rows], alive = token, s["alive"][rows]
         s["count"][rows] += alive
         s["log_prob"][rows] += log_prob
-        ended = s["count"][rows] >= s["limit"][rows]
-        if self.end is not None:
-            ended |= token == self.end
+        ended = (s["count"][rows] >= s["limit"][rows]) | torch.isin(token, self.end)
         left = rows[ended & alive.bool()]
         if len(left):
             self._leave(left)
@@ -217,10 +223,13 @@ class Engine:
     def _leave(self, rows: Tensor) -> None:
         """Rows (B,) that have ended become samples."""
         jobs, ids, log_probs = self._free(rows)
-        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        said = [own[:-1] if own[-1] in self.ends else own for own in ids]  # an end need not be special
+        texts = self.tokenizer.batch_decode(
+            said, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         for (who, sample, _), own, text, log_prob in zip(jobs, ids, texts, log_probs, strict=True):
             self.found[who.problem_id][sample] = Sample(
-                who.problem_id, sample, text, "student", own, log_prob, finished=own[-1] == self.end
+                who.problem_id, sample, text, "student", own, log_prob, finished=own[-1] in self.ends
             )
         self.bar.update(len(ids))
 

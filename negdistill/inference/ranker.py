@@ -31,6 +31,7 @@ from negdistill.data.records import Problem, Rationale
 from negdistill.inference.engine import token_bytes
 from negdistill.method.losses import mean_pool
 from negdistill.training.batching import Encoded, batches, encode_prompts, pad_id
+from negdistill.training.students import context_length
 
 if TYPE_CHECKING:
     from negdistill.training.students import Student
@@ -52,7 +53,8 @@ class Ranker(nn.Module):
         model, self.tokenizer = student
         pair = model.config.is_encoder_decoder
         self.backbone = model.get_encoder() if pair else model.base_model
-        self.head = nn.Linear(model.config.get_text_config().hidden_size, 1, device=model.device)
+        width = _hidden(self.backbone, [[0]]).shape[-1]  # that of its output; OPT-350m has another inside
+        self.head = nn.Linear(width, 1, device=model.device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.takes = frozenset(inspect.signature(self.backbone.forward).parameters)
@@ -65,8 +67,7 @@ class Ranker(nn.Module):
     @property
     def context(self) -> int:
         """Longest row in tokens."""
-        config = self.config.get_text_config()
-        return getattr(config, "max_position_embeddings", None) or self.tokenizer.model_max_length
+        return context_length(self.backbone, self.tokenizer)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, mask: Tensor) -> Tensor:
         """z of each row (B,), float32: ids, attention (B, T) long; mask (B, T) bool marks the rationale."""
@@ -88,9 +89,14 @@ class Ranker(nn.Module):
 @torch.no_grad()
 def _looks_back(backbone: nn.Module) -> bool:
     """Whether the hidden state of a token does not depend on what follows."""
-    ids = torch.tensor([[0, 1, 1], [0, 2, 2]], device=backbone.device)
-    one, other = backbone(ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0]
+    one, other = _hidden(backbone, [[0, 1, 1], [0, 2, 2]])[:, 0]
     return torch.equal(one, other)
+
+
+def _hidden(backbone: nn.Module, rows: Sequence[Sequence[int]]) -> Tensor:
+    """Hidden states (B, T, D) of rows of equal length."""
+    ids = torch.tensor(rows, device=backbone.device)
+    return backbone(ids, attention_mask=torch.ones_like(ids)).last_hidden_state
 
 
 def _keeps_keys(model: nn.Module) -> bool:

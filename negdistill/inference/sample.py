@@ -40,6 +40,7 @@ from negdistill.runs.folder import Manifest, RunFolder
 from negdistill.runs.processes import SharedFolder, all_gather, processes, shard
 from negdistill.training.batching import encode_prompts
 from negdistill.training.identity import digest_student
+from negdistill.training.students import context_length, rope_change
 
 if TYPE_CHECKING:
     from negdistill.training.students import Student
@@ -72,7 +73,7 @@ def sample(
     temperature     0 takes the most probable token; then n is 1
     top_p           in (0, 1]: drawn is from the smallest set of tokens with that probability at least (after
                     temperature), and from those as probable as its last
-    max_new_tokens  longest answer, shorter where the context ends
+    max_new_tokens  longest answer, shorter where the context ends; a long-rope model must not get that far
     view            view of a model with NAT, by default "nat"
     batch_size      rows computed together, by default what the memory holds, at most MOST_ROWS
     out_dir         folder that keeps what was drawn. A run that was killed continues there, and with the same
@@ -90,8 +91,7 @@ def sample(
     if batch_size is not None:
         check_whole("batch_size", batch_size, 1)
     ids = dict(zip(prompts, encode_prompts(list(prompts.values()), student.tokenizer), strict=True))
-    context = student.model.config.get_text_config().max_position_embeddings
-    _check_room(ids, context)
+    context = _checked_context(ids, student, max_new_tokens)
     with _viewed(student.model, view) as view:
         store = _Store(Path(out_dir), student, prompts, rules, view) if out_dir is not None else None
         drawn = store.read() if store else {}
@@ -133,7 +133,12 @@ def _bar(done: int, left: int, progress: bool) -> tqdm:
     return tqdm(total=done + left, initial=done, unit="sample", disable=quiet)
 
 
-def _check_room(ids: Mapping[str, Sequence[int]], context: int) -> None:
+def _checked_context(ids: Mapping[str, Sequence[int]], student: Student, max_new_tokens: int) -> int:
+    """The context in tokens, in which every prompt leaves room.
+
+    A long-rope model must not cross the length at which all keys would be those of other factors.
+    """
+    context, change = context_length(*student), rope_change(student.model)
     for key, row in ids.items():
         if not row:
             raise ValueError(f"prompt {key!r} has no tokens; leave it out")
@@ -142,6 +147,13 @@ def _check_room(ids: Mapping[str, Sequence[int]], context: int) -> None:
                 f"prompt {key!r} takes {len(row)} tokens, the context holds {context}; "
                 "shorten it or leave it out, or take fewer worked examples"
             )
+        if change is not None and len(row) + max_new_tokens > change:
+            raise ValueError(
+                f"prompt {key!r} takes {len(row)} tokens and max_new_tokens is {max_new_tokens}; together "
+                f"they must not pass {change}, where this long-rope model changes the factors of all "
+                f"positions; max_new_tokens may be {change - len(row)}, or shorten the prompt"
+            )
+    return context
 
 
 @contextmanager

@@ -31,7 +31,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from negdistill.checks import check_choice
-from negdistill.method.nat_files import Shapes, check_base, fingerprint, read_adapter, write_adapter
+from negdistill.method.nat_files import (
+    Shapes,
+    check_adapter,
+    check_base,
+    fingerprint,
+    read_adapter,
+    write_adapter,
+)
 from negdistill.method.nat_unit import (
     BRANCHES,
     UNIT,
@@ -40,6 +47,7 @@ from negdistill.method.nat_unit import (
     NATConfig,
     NATState,
     projections,
+    target_names,
     widths,
 )
 from negdistill.runs.digests import digest_tree
@@ -66,6 +74,8 @@ def attach(model: nn.Module, config: NATConfig, neg: str | Path | None = None) -
         raise ValueError("the model already carries adapters: detach(model) first, or unload() those of PEFT")
     targets = projections(model, config.target_modules)
     scaling, pairs = read_adapter(neg, _shapes(targets)) if neg is not None else (1.0, {})
+    if neg is not None:
+        check_adapter(neg, model)
     state = NATState(
         config, thawed=[parameter for parameter in model.parameters() if parameter.requires_grad]
     )
@@ -235,17 +245,17 @@ def save_nat(model: nn.Module, folder: str | Path) -> None:
     """
     require_trained(model, "nat")
     layers, config = _layers(model), _state(model).config
+    base = fingerprint(model, {name: layer.base_layer for name, layer in layers.items()})
     with atomic_path(folder) as part:
         for branch in BRANCHES:
             pairs = {
                 name: (layer.lora_A[branch].weight, layer.lora_B[branch].weight)
                 for name, layer in layers.items()
             }
-            write_adapter(part / branch, pairs, model, **_lora_settings(model, branch))
+            write_adapter(part / branch, pairs, model, base, **_lora_settings(model, branch))
         save_file(
             {key: weight.detach().cpu() for key, weight in _unit(model).items()}, part / "unit.safetensors"
         )
-        base = fingerprint(model, _shapes({name: layer.base_layer for name, layer in layers.items()}))
         stored = {"format": FORMAT, "config": asdict(config), "base": base, "files": digest_tree(part)}
         (part / CONFIG).write_text(json.dumps(stored, indent=1), encoding="utf-8")
 
@@ -254,7 +264,7 @@ def load_nat(model: nn.Module, folder: str | Path) -> nn.Module:
     """Attach what `save_nat` wrote to the same base, in place; returns the model, in the view "nat".
 
     Raises ValueError for a folder that is incomplete or changed, and for another base: other architecture,
-    vocabulary or widths, or an embedding of other numbers.
+    vocabulary, widths or configuration, an embedding or projections of other numbers.
     """
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
@@ -268,9 +278,9 @@ def load_nat(model: nn.Module, folder: str | Path) -> nn.Module:
             f"{folder} is damaged, not as save_nat wrote it: {', '.join(changed)}; save it again"
         )
     config = NATConfig(**stored["config"])
-    shapes = _shapes(projections(model, config.target_modules))
-    check_base(folder, stored["base"], fingerprint(model, shapes))
-    _, pairs = read_adapter(folder / "pos", shapes)
+    targets = projections(model, config.target_modules)
+    check_base(folder, stored["base"], fingerprint(model, targets))
+    _, pairs = read_adapter(folder / "pos", _shapes(targets))
     unit = load_file(folder / "unit.safetensors")
     layers = _layers(attach(model, config, neg=folder / "neg"))
     if {key: weight.shape for key, weight in unit.items()} != {
@@ -290,12 +300,13 @@ def load_nat(model: nn.Module, folder: str | Path) -> nn.Module:
 
 def _lora_settings(model: nn.Module, branch: str) -> dict[str, object]:
     """What peft.LoraConfig is told of a branch, besides its rank."""
-    layer, config = next(iter(_layers(model).values())), _state(model).config
+    layers, config = _layers(model), _state(model).config
+    layer = next(iter(layers.values()))
     alpha = layer.scaling[branch] * len(layer.lora_A[branch].weight)
     return {
         "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
         "lora_dropout": config.dropout if branch == "pos" else 0.0,
-        "target_modules": list(config.target_modules),
+        "target_modules": target_names(model, layers, config.target_modules),
         "fan_in_fan_out": hasattr(layer.base_layer, "nf"),  # Conv1D keeps its weight transposed
     }
 

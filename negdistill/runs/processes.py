@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 
 from negdistill.runs.files import remove
@@ -24,8 +25,14 @@ T = TypeVar("T")
 
 
 def processes() -> Accelerator:
-    """The processes that run together; unlike PartialState, Accelerator knows of `--cpu`."""
-    return Accelerator(mixed_precision="no")
+    """The processes that run together; unlike PartialState, Accelerator knows of `--cpu`.
+
+    A process has one mixed precision, which a caller may have chosen with an Accelerator of their own. Ours
+    takes it as it is, and neither wraps a forward pass nor scales a loss.
+    """
+    ours = Accelerator(mixed_precision=None if AcceleratorState._shared_state else "no")
+    ours.native_amp, ours.scaler = False, None
+    return ours
 
 
 def shard(work: Sequence[T]) -> list[T]:

@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 from negdistill.method.nat import attach, detach, load_nat, randomize_negative
-from negdistill.method.nat_unit import NATConfig, projections, widths
+from negdistill.method.nat_files import check_adapter, fingerprint, mark_adapter
+from negdistill.method.nat_unit import NATConfig, projections, target_names, widths
 from negdistill.method.peft_loader import load_peft
 
 if TYPE_CHECKING:
@@ -41,16 +42,14 @@ def lora(
         r=r,
         lora_alpha=config.lora_alpha * r / config.r,
         lora_dropout=config.dropout,
-        target_modules=list(config.target_modules),
+        target_modules=target_names(model, projections(model, config.target_modules), config.target_modules),
         fan_in_fan_out=any(hasattr(module, "nf") for module in model.modules()),  # Conv1D of transformers
         task_type="CAUSAL_LM" if model.can_generate() else None,  # None: an encoder, or a backbone alone
     )
     with _peft(
         model,
         lambda: (
-            peft.get_peft_model(model, fresh)
-            if start is None
-            else peft.PeftModel.from_pretrained(model, start, is_trainable=True)
+            peft.get_peft_model(model, fresh) if start is None else _load(model, start, is_trainable=True)
         ),
         seed,
     ) as wrapped:
@@ -77,8 +76,9 @@ def merged(model: nn.Module, folders: Mapping[Path, float]) -> Iterator[nn.Modul
     """The weighted sum of stored LoRA adapters as one LoRA, exact: their ranks add up."""
     names = [f"part{number}" for number in range(len(folders))]  # PEFT takes a bare number for a layer's
     first, *others = zip(folders, names, strict=True)
-    from_pretrained = load_peft().PeftModel.from_pretrained
-    with _peft(model, lambda: from_pretrained(model, first[0], adapter_name=first[1])) as wrapped:
+    for folder, _ in others:
+        check_adapter(folder, model)
+    with _peft(model, lambda: _load(model, first[0], adapter_name=first[1])) as wrapped:
         for folder, name in others:
             wrapped.load_adapter(folder, adapter_name=name)
         # "default", because an adapter of that name is saved without a folder of its own
@@ -97,13 +97,16 @@ def stored(model: nn.Module, folder: Path, view: str) -> Iterator[nn.Module]:
         finally:
             detach(model)
     else:
-        with _peft(model, lambda: load_peft().PeftModel.from_pretrained(model, folder)) as wrapped:
+        with _peft(model, lambda: _load(model, folder)) as wrapped:
             yield wrapped.eval()
 
 
 def save_lora(model: nn.Module, folder: Path) -> None:
-    """Write a PEFT folder that `PeftModel.from_pretrained` loads, without copies of the base's embeddings."""
+    """Write a PEFT folder that `PeftModel.from_pretrained` loads: marks of the base, no embeddings of it."""
     model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=["default"])
+    base = model.get_base_model()
+    layers = {name: one.base_layer for name, one in base.named_modules() if hasattr(one, "lora_A")}
+    mark_adapter(Path(folder), fingerprint(base, layers))
 
 
 def wide_rank(model: nn.Module, config: NATConfig) -> int:
@@ -113,6 +116,12 @@ def wide_rank(model: nn.Module, config: NATConfig) -> int:
     return round(config.r + unit / sum(d_in + d_out for d_in, d_out in sizes))
 
 
+def _load(model: nn.Module, folder: Path, **options: object) -> PeftModel:
+    """The stored adapter on the base that it was trained on; ValueError as `check_adapter`."""
+    check_adapter(folder, model)
+    return load_peft().PeftModel.from_pretrained(model, folder, **options)
+
+
 @contextmanager
 def _peft(model: nn.Module, wrap: Callable[[], PeftModel], seed: int = 0) -> Iterator[PeftModel]:
     """The wrapped model; afterwards unwrapped, trainable where it was before."""
@@ -120,6 +129,10 @@ def _peft(model: nn.Module, wrap: Callable[[], PeftModel], seed: int = 0) -> Ite
     with warnings.catch_warnings(), _seeded(seed):
         # PEFT asks transformers for a property that was renamed
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        # an adapted output layer is no matter here, and before it is merged `export` unties it
+        warnings.filterwarnings(
+            "ignore", message="Model has `tie_word_embeddings=True`", category=UserWarning
+        )
         wrapped = wrap()
     try:
         yield wrapped

@@ -9,6 +9,9 @@
 
 The tokenizers carry a chat template that makes the prompt of training out of a chat's last message, so that a
 server hands the student what it was trained on.
+
+What was written is loaded again and compared with the fit, in the type in which it was written: see
+`export_check`.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from negdistill.data.prompts import PRESETS
 from negdistill.method.nat_files import FILES
@@ -27,6 +31,7 @@ from negdistill.runs.files import atomic_path
 from negdistill.runs.folder import Manifest, RunFolder
 from negdistill.stats import wilson
 from negdistill.training.adapters import stored
+from negdistill.training.export_check import answers, compare
 from negdistill.training.fits import ADAPTER, FIT, Fit, finished, load_fit
 from negdistill.training.identity import digest_student
 from negdistill.training.method_table import METHODS
@@ -36,6 +41,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from negdistill.training.students import Student
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)  # the smaller ones first: a base may be large
 
 CARD = """---
 {front}
@@ -66,6 +73,10 @@ Or the adapter on its base, {address}: `PeftModel.from_pretrained(base, "{out}/a
 
 {scores}
 
+## Checked
+
+{checked}
+
 ## Made from
 
 ```json
@@ -85,8 +96,8 @@ def export(folder: str | Path, out: str | Path, student: str = "embedded") -> Pa
     student  what the fit was trained on, as `load_student` takes it. The adapter names it as its base; in
              place of "embedded" it names out/base, as `out` was typed
 
-    ValueError for a row that is no plain LoRA, another student, an `out` that holds something already, and a
-    damaged fit; FileNotFoundError where there is no run.
+    ValueError for a row that is no plain LoRA, another student, an `out` that holds something already, a
+    damaged fit, and an export that does not answer as the fit; FileNotFoundError where there is no run.
     """
     folder, out = Path(folder), Path(out)
     manifest = RunFolder.open(folder).manifest
@@ -102,9 +113,8 @@ def export(folder: str | Path, out: str | Path, student: str = "embedded") -> Pa
             _save(base, part / "base")
         config = _write_adapter(fit.folder / ADAPTER, part / "adapter", address)
         base.tokenizer.save_pretrained(part / "adapter")
-        with stored(base.model, fit.folder / ADAPTER, "lora") as wrapped:
-            _save(base._replace(model=wrapped.merge_and_unload()), part / "merged")
-        card = _card(fit, manifest, student, address, out, config["r"])
+        checked = _write_merged(base, fit, part)
+        card = _card(fit, manifest, student, address, out, config["r"], checked)
         (part / "README.md").write_text(card, encoding="utf-8")
     return out
 
@@ -135,7 +145,7 @@ def _plain_fit(folder: Path) -> Fit:
 
 def _base(name: str, manifest: Manifest) -> Student:
     """The student on the CPU in the type it was trained in, which its digest tells."""
-    for dtype in (torch.bfloat16, torch.float32):  # the smaller one first: it may be large
+    for dtype in DTYPES:
         student = load_student(name, dtype, "cpu")
         if digest_student(student).items() <= manifest.inputs.items():
             return student
@@ -160,10 +170,40 @@ def _write_adapter(source: Path, folder: Path, address: str) -> dict[str, object
     return config
 
 
+def _write_merged(base: Student, fit: Fit, part: Path) -> str:
+    """Write part/merged, out of the base itself; returns what the check of all folders there says."""
+    dtype = base.model.dtype
+    written = load_student(str(part / "base"), dtype, "cpu") if (part / "base").exists() else base
+    with stored(written.model, part / "adapter", "lora") as wrapped:
+        adapter = answers(written._replace(model=wrapped), fit.preset)
+    with stored(base.model, fit.folder / ADAPTER, "lora") as wrapped:
+        own = answers(base._replace(model=wrapped), fit.preset)
+        _untie(wrapped)
+        _save(base._replace(model=wrapped.merge_and_unload()), part / "merged")
+    merged = answers(load_student(str(part / "merged"), dtype, "cpu"), fit.preset)
+    return compare(own, adapter, merged, dtype)
+
+
+def _untie(model: nn.Module) -> None:
+    """Give the output layer weights of its own before an adapter is merged into them.
+
+    Tied to the embeddings, they would change what the model reads, too.
+    """
+    base = model.get_base_model()
+    head = base.get_output_embeddings()
+    if not hasattr(head, "lora_A"):
+        return
+    layer = head.base_layer
+    if layer.weight is base.get_input_embeddings().weight:
+        layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+    for config in (base.config, base.config.get_text_config()):
+        config.tie_word_embeddings = False
+
+
 # --- the card -----------------------------------------------------------------------------------------
 
 
-def _card(fit: Fit, manifest: Manifest, student: str, address: str, out: Path, r: int) -> str:
+def _card(fit: Fit, manifest: Manifest, student: str, address: str, out: Path, r: int, checked: str) -> str:
     row = METHODS[fit.method]
     on_hub = student != "embedded" and not Path(student).exists()
     front = {
@@ -193,6 +233,7 @@ def _card(fit: Fit, manifest: Manifest, student: str, address: str, out: Path, r
         data=data,
         amount=f"{fit.total_steps} steps and {fit.total_tokens:,} tokens in {fit.total_seconds:.0f} s{uses}.",
         scores=_scores(fit),
+        checked=checked,
         made=json.dumps(made, indent=1, ensure_ascii=False),
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 from negdistill.data.prompts import PRESETS
 from negdistill.training.batching import Example, encode_prompts
 from negdistill.training.settings import Settings
+from negdistill.training.students import context_length
 
 if TYPE_CHECKING:
     from negdistill.training.students import Student
@@ -20,7 +21,7 @@ def few_shot_prefix(examples: Sequence[Example], student: Student, config: Setti
 
     An example may take an equal share of that half; ValueError where fewer than `shots` do.
     """
-    half = student.model.config.get_text_config().max_position_embeddings // 2
+    half = context_length(*student) // 2
     completion = PRESETS[config.preset].completion
     chosen: dict[str, str] = {}
     for place in np.random.default_rng(config.train.seed).permutation(len(examples)):

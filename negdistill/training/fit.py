@@ -36,6 +36,7 @@ from negdistill.training.identity import digest_student
 from negdistill.training.loop import COLUMNS, train
 from negdistill.training.method_table import MERGE, METHODS, NEGATIVE, WIDE, Method, stages, trainings
 from negdistill.training.settings import Settings
+from negdistill.training.students import context_length
 from negdistill.training.teacher_cache import TeacherCache, teacher_cache
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ def _cache(
     settings = (config.top_k, config.temperature, config.train.batch_size)
     named = [RunFolder.open(nat.folder).manifest.key, config.preset, *settings]
     key = digest_json([*named, [asdict(example) for example in examples]])
-    context = student.model.config.get_text_config().max_position_embeddings
+    context = context_length(*student)
     rows = encode(examples, student.tokenizer, context, config.preset)
     with stored(student.model, nat.folder / ADAPTER, "nat") as model:
         return teacher_cache(

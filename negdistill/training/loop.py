@@ -62,6 +62,7 @@ from negdistill.training.checkpoint import (
     wrap,
 )
 from negdistill.training.identity import digest_model, digest_objective
+from negdistill.training.students import context_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -154,7 +155,7 @@ def train(
         check_choice("objective", objective, OBJECTIVES)
         objective = OBJECTIVES[objective]
     if not (examples and isinstance(examples[0], Encoded)):
-        context = max_length or model.config.get_text_config().max_position_embeddings
+        context = max_length or context_length(model, tokenizer)
         examples = encode(examples, tokenizer, context, preset)
     plan = _plan(examples, config, order)
     if config.warmup_steps >= len(plan):

@@ -7,18 +7,27 @@ otherwise   a folder or hub id with safetensors weights
 A student as small as the embedded one computes on one thread, whatever the environment says: two are hardly
 faster, their sums run in another order, and where a core is busy they wait for each other (37 times slower).
 Loading a larger one gives PyTorch its threads back: those of the machine, or as many as OMP_NUM_THREADS says.
+
+What a student says of itself is read here, once: how long its texts may be, and which tokens end them.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from difflib import get_close_matches
 from importlib.resources import as_file, files
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -27,7 +36,9 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    TokenizersBackend,
 )
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging
 
 from negdistill.checks import check_choice
@@ -39,6 +50,9 @@ QUANTIZED = {
     "8bit": {"load_in_8bit": True},
     "4bit": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
 }
+# What configurations call the context, the usual name first. Some have none of these.
+CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+UNLIMITED = 10**9  # tokenizers that know no limit say 10^30
 
 
 class Student(NamedTuple):
@@ -81,14 +95,15 @@ def load_student(
 ) -> Student:
     """Load a causal language model for inference or training.
 
-    name    "embedded", a folder, or a hub id; safetensors weights only, and no code from the repository runs
+    name    "embedded", a folder, or a hub id, owner/name; safetensors weights only, and no code from the
+            folder or repository runs. Where the hub does not answer, what was loaded from it before is taken
     dtype   by default bfloat16 on CUDA and float32 elsewhere
     device  by default CUDA when there is one, the process's own of several, else the CPU
     quantize  "8bit" (LLM.int8) or "4bit" (NF4): what bitsandbytes keeps the projections in. LoRA and NAT
               train on top in full precision. Such a base is another model, with other answers
     A tokenizer without a pad token pads with its end-of-text token.
-    Raises ValueError when there is no such model, or one without safetensors weights or tokenizer, and for
-    quantize without bitsandbytes.
+    Raises ValueError when there is no such model, or one without safetensors weights or tokenizer, one that
+    needs code of its own, and for quantize without bitsandbytes.
     """
     if quantize is not None:
         check_choice("quantize", quantize, QUANTIZED)
@@ -102,20 +117,93 @@ def load_student(
     if name == "embedded":
         with as_file(files("negdistill.data") / "embedded") as folder:
             return _load(str(folder), dtype, device, quantize)
-    return _load(str(name), dtype, device, quantize)
+    return _load(_checked(name), dtype, device, quantize)
+
+
+def context_length(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Longest text in tokens: the configuration's word, else the tokenizer's.
+
+    With long-rope it is `original_max_position_embeddings`: beyond that, all that was computed before would
+    have to be computed again with other factors. ValueError where neither says anything.
+    """
+    config = model.config.get_text_config()
+    said = (getattr(config, name, None) for name in CONTEXT)
+    length = next((value for value in said if isinstance(value, int) and value > 0), None)
+    if length is None and tokenizer.model_max_length < UNLIMITED:
+        length = int(tokenizer.model_max_length)
+    if length is None:
+        raise ValueError(
+            f"the context of {type(model).__name__} must be known, and neither its configuration nor its "
+            "tokenizer says it; set tokenizer.model_max_length, or model_max_length in tokenizer_config.json"
+        )
+    return min(length, rope_change(model) or length)
+
+
+def rope_change(model: nn.Module) -> int | None:
+    """Tokens after which a long-rope model reads all positions with other factors; None for other models."""
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    of_layers = [rope, *(value for value in rope.values() if isinstance(value, dict))]
+    long = [one for one in of_layers if one.get("rope_type") == "longrope"]
+    return min((one["original_max_position_embeddings"] for one in long), default=None)
+
+
+def end_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Tokens that end an answer: those of the generation settings, of the configuration, of the tokenizer.
+
+    A chat model ends its turns with another token than texts end with. What training puts at the end of a
+    text is the tokenizer's.
+    """
+    settings, config = getattr(model, "generation_config", None), model.config
+    owners = (settings, config, config.get_text_config(), tokenizer)
+    said = (getattr(owner, "eos_token_id", None) for owner in owners)
+    many = (one if isinstance(one, list | tuple) else [one] for one in said if one is not None)
+    return frozenset(token for one in many for token in one)
+
+
+def _checked(name: str | Path) -> str:
+    """The name, if it may be one: a folder that is there, or owner/name."""
+    text = str(name)
+    if text and Path(text).is_dir() or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text):
+        return text
+    here = [path.parent.name for path in Path().glob("*/config.json")]
+    near = get_close_matches(text, ["embedded", *here], 1)
+    raise ValueError(
+        'name must be "embedded", a folder or a hub id, owner/name, of a causal language model; '
+        f"got {text!r}, which is no folder" + (f'; did you mean "{near[0]}"?' if near else "")
+    )
+
+
+def _hub_is_silent(name: str) -> bool:
+    """Whether to do without the hub, which is asked once: transformers would ask for half a minute."""
+    try:
+        HfApi().model_info(name, timeout=5)
+    except HfHubHTTPError:  # an answer, if not the one hoped for
+        return False
+    except Exception:  # as many classes as there are HTTP clients
+        return True
+    return False
+
+
+def _tokenizer(name: str, **common: bool) -> PreTrainedTokenizerBase:
+    """The one that lies there. For some families AutoTokenizer takes their own in place of a general one."""
+    general = get_tokenizer_config(name, **common).get("tokenizer_class") == TokenizersBackend.__name__
+    return (TokenizersBackend if general else AutoTokenizer).from_pretrained(name, **common)
 
 
 def _load(name: str, dtype: torch.dtype | None, device: torch.device, quantize: str | None) -> Student:
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-    options = {"dtype": dtype, "use_safetensors": True, "attn_implementation": "sdpa"}
+    local = Path(name).is_dir() or _hub_is_silent(name)
+    common = {"trust_remote_code": False, "local_files_only": local}
+    options = {"dtype": dtype, "use_safetensors": True}
     if quantize is not None:  # on the device at once: bitsandbytes quantises as it arrives there
         config = BitsAndBytesConfig(**QUANTIZED[quantize], bnb_4bit_compute_dtype=dtype)
         options |= {"quantization_config": config, "device_map": {"": device}}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = _tokenizer(name, **common)
         with _without_bar() if os.path.isdir(name) else nullcontext():  # a download shows how far it is
-            model = AutoModelForCausalLM.from_pretrained(name, **options)
-    except (OSError, ValueError) as error:
+            model = AutoModelForCausalLM.from_pretrained(name, **common, **options)
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             'name must be "embedded", a folder or a hub id of a causal language model with safetensors '

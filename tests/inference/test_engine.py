@@ -3,14 +3,13 @@
 import pytest
 import torch
 from scipy import stats
-from tiny import CONTEXT, PROMPTS, TOKENIZER, WORDS, generated, tiny
-from transformers import (
-    JambaConfig,
-)
+from tiny import CONTEXT, PROMPTS, TOKENIZER, WORDS, Tiny, generated, tiny
+from transformers import JambaConfig, Phi3Config, Phi3ForCausalLM
 
 from negdistill.inference import engine as decoding
 from negdistill.inference.engine import token_bytes
 from negdistill.inference.sample import sample
+from negdistill.training.students import context_length, rope_change
 
 
 def test_samples_follow_the_exact_distribution():
@@ -75,3 +74,57 @@ def test_a_model_with_another_state_is_refused():
         ValueError, match="model must keep nothing but keys and values.* use its own generate"
     ):
         token_bytes(model)
+    with pytest.raises(ValueError, match="use its own generate"):  # before anything is drawn
+        sample(Tiny(model, TOKENIZER), PROMPTS, 1, 0.0, batch_size=2, progress=False)
+
+
+def test_every_id_of_the_generation_settings_ends_an_answer():
+    """A chat model ends its turns with another token than the tokenizer's, often one of a list."""
+    student = tiny()
+    free = {
+        one.problem_id: one.ids for one in sample(student, PROMPTS, 1, 0.0, max_new_tokens=30, progress=False)
+    }
+    turn = max(free.values(), key=lambda ids: len(set(ids)))[3]  # an ordinary token that is said midway
+    student.model.generation_config.eos_token_id = [TOKENIZER.eos_token_id, turn]
+    cut = 0
+    for one in sample(student, PROMPTS, 1, 0.0, max_new_tokens=30, batch_size=4, progress=False):
+        whole = free[one.problem_id]
+        stop = next(
+            (place for place, token in enumerate(whole) if token in (turn, TOKENIZER.eos_token_id)), None
+        )
+        assert one.ids == (whole if stop is None else whole[: stop + 1])
+        assert one.finished == (stop is not None)
+        said = one.ids[:-1] if one.finished else one.ids  # the end is no part of the text
+        assert one.text == TOKENIZER.decode(said, skip_special_tokens=True)
+        cut += len(one.ids) < len(whole)
+    assert cut
+
+
+def test_a_long_rope_model_is_not_taken_across_its_change():
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 24, "factor": 4.0}
+    rope |= {"short_factor": [1.0] * 4, "long_factor": [3.0] * 4}
+    shape = {"vocab_size": len(TOKENIZER), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    ids = {
+        "eos_token_id": TOKENIZER.eos_token_id,
+        "pad_token_id": TOKENIZER.pad_token_id,
+        "bos_token_id": None,
+    }
+    config = Phi3Config(
+        **shape, **ids, num_attention_heads=4, max_position_embeddings=96, initializer_range=0.3,
+        original_max_position_embeddings=24, rope_parameters=rope,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    student = Tiny(Phi3ForCausalLM(config).eval(), TOKENIZER)
+    assert rope_change(student.model) == context_length(*student) == 24
+    short = {key: text for key, text in PROMPTS.items() if len(TOKENIZER(text)["input_ids"]) <= 12}
+    drawn = sample(student, short, 1, 0.0, max_new_tokens=12, batch_size=2, progress=False)
+    assert [one.ids for one in drawn] == [generated(student.model, text, 12) for text in short.values()]
+    longest = max(len(TOKENIZER(text)["input_ids"]) for text in short.values())
+    message = (
+        f"together they must not pass 24, where this long-rope .*; max_new_tokens may be {24 - longest},"
+    )
+    with pytest.raises(ValueError, match=message):
+        longest_first = dict(sorted(short.items(), key=lambda pair: -len(pair[1])))
+        sample(student, longest_first, 1, 0.0, max_new_tokens=24 - longest + 1, progress=False)
+    with pytest.raises(ValueError, match="the context holds 24"):
+        sample(student, {"long": " ".join(PROMPTS.values())}, 1, 0.0, progress=False)

@@ -323,3 +323,18 @@ def test_real_questions_of_another_kind_pass_through_the_same_calls(data_dir, mo
             Rationale(p.id, 0, f"So it is {p.answer}. The answer is {p.answer}.", "key") for p in problems
         ]
         assert sampled(problems, right, **other.grading).elected().all(), name
+
+
+def test_every_end_of_the_generation_settings_ends_an_answer(student):
+    """A chat model ends its turns with another token than texts end with."""
+    prompts = {problem.id: format_prompt(problem.question) for problem in PROBLEMS[:4]}
+    free = [one.ids for one in sample(student, prompts, 1, 0.0, progress=False)]
+    turn = free[0][-3]
+    student.model.generation_config.eos_token_id = [TOKENIZER.eos_token_id, turn]
+    try:
+        cut = evaluate(student, PROBLEMS[:4])
+    finally:
+        student.model.generation_config.eos_token_id = None
+    said = [ids[: ids.index(turn)] if turn in ids else ids for ids in free]
+    assert said[0] == free[0][: len(said[0])] != free[0]
+    assert cut["text"].tolist() == [TOKENIZER.decode(ids, skip_special_tokens=True).rstrip() for ids in said]

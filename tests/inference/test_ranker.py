@@ -11,6 +11,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
     T5Config,
     T5EncoderModel,
     T5ForConditionalGeneration,
@@ -28,15 +30,18 @@ LLAMA |= dict(max_position_embeddings=96)
 BERT = LLAMA | dict(max_position_embeddings=96)
 T5 = dict(vocab_size=270, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2, n_positions=96)
 GPT2 = dict(vocab_size=270, n_embd=16, n_layer=2, n_head=2, n_positions=96)
+OPT = dict(vocab_size=270, hidden_size=16, ffn_dim=24, num_hidden_layers=2, num_attention_heads=2)
+OPT |= dict(word_embed_proj_dim=8, do_layer_norm_before=False, max_position_embeddings=96)  # as OPT-350m
 MODELS = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**LLAMA)),
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**GPT2)),
+    "opt": lambda: OPTForCausalLM(OPTConfig(**OPT)),
     "backbone alone": lambda: LlamaForCausalLM(LlamaConfig(**LLAMA)).model,
     "bert": lambda: BertModel(BertConfig(**BERT)),
     "t5 encoder": lambda: T5EncoderModel(T5Config(**T5)),
     "t5 pair": lambda: T5ForConditionalGeneration(T5Config(**T5)),
 }
-SHARING = ("llama", "gpt2")
+SHARING = ("llama", "gpt2", "opt")
 PROBLEMS = [Problem(f"p{i}", f"{i}+{i * 10 ** (i % 4)}", str(i), "", "", None, "") for i in range(7)]
 CANDIDATES = [
     Rationale(f"p{i}", k, "=".join([str(i * k)] * (1 + (i * k) % 5)), "student")

@@ -15,6 +15,9 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.checkpoint import CheckpointError, checkpoint
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    Gemma3Config,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -38,6 +41,7 @@ from negdistill.method.nat import (
     view,
 )
 from negdistill.method.nat_unit import UNIT, VIEWS, DualLinear, NATConfig, integrate_plain, keep_mask
+from negdistill.training.adapters import lora
 from negdistill.training.settings import EMBEDDED
 
 SMALL = {"vocab_size": 61, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
@@ -694,6 +698,59 @@ def test_nat_of_another_base(saved, make, message):
     with pytest.raises(ValueError, match=f"belongs to another base: .*{message}"):
         load_nat(model, saved[1])
     assert not dual_layers(model) and all(p.requires_grad for p in model.parameters())
+
+
+def test_a_layer_without_a_weight_is_no_projection():
+    """Kernels of some libraries have in_features and out_features, and keep their numbers elsewhere."""
+    model, kernel = llama(), nn.Module()
+    kernel.in_features = kernel.out_features = 16
+    model.model.layers[0].self_attn.kernel = kernel
+    assert len(dual_layers(attach(model, QV))) == 4
+    with pytest.raises(ValueError, match="no projection is named 'kernel'; candidates are down_proj"):
+        attach(llama(), replace(QV, target_modules=("kernel",)))
+
+
+@pytest.mark.parametrize(("kind", "lacks"), [("mixtral", True), ("qwen2_moe", False), ("gpt_oss", True)])
+def test_a_name_that_also_means_packed_experts_is_refused(kind, lacks):
+    """Half of what the name means would stay as it is: experts are one tensor of three dimensions."""
+    experts = {"num_experts": 2, "num_local_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 8}
+    config = AutoConfig.for_model(kind, **SMALL, **HEADS, **experts, shared_expert_intermediate_size=8)
+    model = AutoModelForCausalLM.from_config(config)
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    assert ("down_proj" not in names) == lacks
+    message = r"'down_proj' also means packed experts, model.layers.0.mlp.experts.down_proj, .* leave it out"
+    down = replace(QV, target_modules=("down_proj",))
+    for put_on in (lambda: attach(model, down), lambda: lora(model, down).__enter__()):
+        with pytest.raises(ValueError, match=message):
+            put_on()
+    assert len(dual_layers(attach(model, QV))) == 4
+    if not lacks:
+        shared = replace(QV, target_modules=("shared_expert.down_proj",))
+        assert len(dual_layers(attach(detach(model), shared))) == 2
+
+
+def test_of_a_model_that_sees_only_the_language_model_is_adapted(tmp_path):
+    """Gemma 3: q_proj and v_proj of its vision tower have the same names."""
+    text = SMALL | HEADS | {"head_dim": 4, "query_pre_attn_scalar": 4}
+    vision = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision |= {"image_size": 28, "patch_size": 14}
+    torch.manual_seed(0)
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=3)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    there = [f"model.language_model.layers.{n}.self_attn.{name}_proj" for n in (0, 1) for name in "qv"]
+    assert sum(name.endswith("q_proj") for name, _ in model.named_modules()) == 4
+    plain = logits(model)
+    with lora(model, QV) as adapted:
+        parts = {name.partition(".lora_")[0] for name, p in adapted.named_parameters() if p.requires_grad}
+        assert parts == {f"base_model.model.{name}" for name in there}
+    train(attach(model, QV))
+    assert [name for name, module in model.named_modules() if isinstance(module, DualLinear)] == there
+    save_nat(model.eval(), tmp_path / "nat")
+    found = logits(model, "pos")
+    assert logits(detach(model)).equal(plain) and not found.equal(plain)
+    adapted = PeftModel.from_pretrained(model, tmp_path / "nat" / "pos")
+    torch.testing.assert_close(logits(adapted), found, rtol=0, atol=1e-5)
+    assert sum(hasattr(module, "lora_A") for module in adapted.modules()) == 4
 
 
 def test_incomplete_or_changed_folder(saved):

@@ -174,3 +174,37 @@ if __name__ == "__main__":  # what the tests above run in processes of their own
     out = Path(sys.argv[1])
     made = everything(out / "two", True)
     (out / str(processes().process_index)).write_text(json.dumps(made))
+
+
+# --- beside an Accelerator of the caller ----------------------------------------------------------------
+
+BESIDE = """
+import sys
+from accelerate import Accelerator
+theirs = Accelerator(mixed_precision=sys.argv[1])
+from negdistill.inference.sample import sample
+from negdistill.runs.processes import processes
+from negdistill.training.adapters import lora
+from negdistill.training.batching import Example
+from negdistill.training.loop import TrainConfig, train
+from negdistill.training.settings import EMBEDDED
+from negdistill.training.students import load_student
+student = load_student(device="cpu")
+forward = student.model.forward.__func__
+examples = [Example("a", "Ada has 7 books.", "7.")]
+with lora(student.model, EMBEDDED) as model:
+    history = train(model, student.tokenizer, examples, TrainConfig(max_steps=2, progress=False))
+assert student.model.forward.__func__ is forward and theirs.mixed_precision == sys.argv[1]
+drawn = sample(student, {"a": "Ada has"}, 2, max_new_tokens=4, progress=False)
+print([*history.loss, *history.grad_norm, *[one.ids for one in drawn]])
+"""
+
+
+def test_an_accelerator_of_the_caller_changes_nothing():
+    """A process has one mixed precision, and accelerate refuses to hear of another."""
+    run = [sys.executable, "-c", BESIDE]
+    said = [
+        subprocess.run([*run, kind], capture_output=True, text=True, check=True).stdout
+        for kind in ("no", "bf16", "fp16")
+    ]
+    assert len(said[0]) > 20 and said[0] == said[1] == said[2]

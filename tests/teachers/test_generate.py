@@ -397,6 +397,23 @@ def test_a_local_teacher_is_sample(tmp_path, student_folder, chat, monkeypatch):
     assert len(read_records(tmp_path / "s", Reply)) == 12 and len({one.request for one in got}) == 4
 
 
+def test_a_local_model_ends_its_turn_with_any_end_of_its_settings(tmp_path):
+    """generation_config.eos_token_id of a chat model is a list, and its turns end with what texts do not."""
+    student = load_student("embedded", device="cpu")
+    rules = {"n": 1, "temperature": 0.0, "max_new_tokens": 12}
+    prompts = {problem.id: completion_text(problem) for problem in PROBLEMS}
+    free = sample(student, prompts, **rules, progress=False)
+    turn = free[0].ids[4]
+    student.model.generation_config.eos_token_id = [student.tokenizer.eos_token_id, turn]
+    student.model.save_pretrained(tmp_path / "chat")
+    student.tokenizer.save_pretrained(tmp_path / "chat")
+    teacher = LocalTeacher(str(tmp_path / "chat"), max_tokens=12)
+    first = generate(PROBLEMS[:1], teacher, 1, 0.0, tmp_path / "s", progress=False)[0]
+    said = free[0].ids[: free[0].ids.index(turn)]
+    assert first.text == student.tokenizer.decode(said, skip_special_tokens=True).strip()
+    assert first.completion_tokens == len(said) + 1 < free[0].tokens and first.finish == "stop"
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from peft import LoraModel
+from safetensors.torch import load_file, save_file
 from serving import serving
 
 from negdistill.__main__ import main
@@ -19,12 +20,15 @@ from negdistill.data import arithmetic
 from negdistill.data.prompts import PRESETS, format_prompt
 from negdistill.inference.evaluate import Follow
 from negdistill.inference.sample import sample
+from negdistill.method.nat_files import FILES
 from negdistill.runs.folder import RunFolder
 from negdistill.teachers.generate import generate
 from negdistill.teachers.openai_server import OpenAITeacher
+from negdistill.training import export as exporting
 from negdistill.training.batching import real_text_tokenizer
 from negdistill.training.dataset import training_set
 from negdistill.training.export import chat_template, export
+from negdistill.training.export_check import QUESTIONS, answers
 from negdistill.training.fit import adapted, fit
 from negdistill.training.fits import FIT
 from negdistill.training.settings import settings
@@ -180,6 +184,87 @@ def test_a_student_in_bfloat16_is_exported_in_bfloat16(fits, tmp_path):
     made = export(one.folder, tmp_path / "out")
     for part in ("base", "merged"):
         assert {w.dtype for w in load_file(made / part / "model.safetensors").values()} == {torch.bfloat16}
+
+
+# --- the check ----------------------------------------------------------------------------------------
+
+
+def fitted(dtype, folder, steps, names):
+    student = load_student("embedded", dtype, "cpu")
+    problems = arithmetic.generate("train", 16, seed=0)
+    data = training_set(problems, arithmetic.teach(problems, n=4))
+    changes = {"nat": replace(CONFIG.nat, target_modules=names)}
+    changes["train"] = replace(CONFIG.train, max_steps=steps, lr=3e-3)
+    return student, fit("CoT KD", student, data, replace(CONFIG, **changes), folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_an_output_layer_tied_to_the_embeddings_is_untied_before_merging(dtype, tmp_path):
+    """Merged in place, the adapter of the one would change the other: what the model reads."""
+    student, one = fitted(dtype, tmp_path / "fits", 6, ("q_proj", "lm_head"))
+    made = export(one.folder, tmp_path / "out")
+    base, weights = (load_file(made / part / "model.safetensors") for part in ("base", "merged"))
+    assert weights["lm_head.weight"].dtype == dtype and "lm_head.weight" not in base
+    assert torch.equal(weights["model.embed_tokens.weight"], base["model.embed_tokens.weight"])
+    pairs = load_file(made / "adapter/adapter_model.safetensors")
+    a, b = (pairs[f"base_model.model.lm_head.lora_{part}.weight"].double() for part in "AB")
+    config = json.loads((made / "adapter/adapter_config.json").read_text())
+    expected = base["model.embed_tokens.weight"].double() + config["lora_alpha"] / config["r"] * b @ a
+    room = 1e-6 if dtype == torch.float32 else 2e-3
+    torch.testing.assert_close(weights["lm_head.weight"].double(), expected, rtol=0, atol=room)
+    ids = torch.tensor([student.tokenizer(list(PROMPTS.values())[0])["input_ids"]])
+    merged = load_student(str(made / "merged"), dtype, "cpu").model
+    with torch.no_grad(), adapted(student, one) as trained:
+        own = trained.model(ids).logits
+        away = (merged(ids).logits - own).abs().max() / own.abs().max()
+    assert away < (1e-4 if dtype == torch.float32 else 0.02)
+
+
+def test_the_card_says_how_many_merged_answers_differ(tmp_path):
+    names = ("q_proj", "v_proj", "up_proj", "down_proj")
+    student, one = fitted(torch.bfloat16, tmp_path / "fits", 8, names)
+    made = export(one.folder, tmp_path / "out")
+    card = (made / "README.md").read_text("utf-8")
+    said = re.search(
+        r"In bfloat16 (\d+) of (\d+) greedy answers differ between the merged model and the fit", card
+    )
+    merged = load_student(str(made / "merged"), torch.bfloat16, "cpu")
+    with adapted(student, one) as trained:
+        pair = [answers(who, "fixed").tokens for who in (trained, merged)]
+    assert int(said[2]) == QUESTIONS == len(pair[0])
+    assert int(said[1]) == sum(a != b for a, b in zip(*pair, strict=True)) > 0
+
+
+def test_in_float32_no_answer_differs(out, fits, student):
+    text = "In float32 0 of 16 greedy answers differ between the merged model and the fit, and none between"
+    assert text in (out / "README.md").read_text("utf-8")
+    with adapted(student, fits["NCE"]) as trained:
+        own = answers(trained, "fixed")
+    prompts = {one.id: format_prompt(one.question) for one in arithmetic.generate("test", QUESTIONS)}
+    with adapted(student, fits["NCE"]) as trained:
+        drawn = sample(trained, prompts, 1, 0.0, max_new_tokens=32, progress=False)
+    pad = student.tokenizer.pad_token_id
+    assert own.tokens == [list(one.ids) for one in drawn] and pad not in own.tokens[0]
+
+
+def test_an_export_that_answers_otherwise_is_refused(fits, tmp_path, monkeypatch):
+    folder = fits["CoT KD"].folder
+
+    def broken(source, target, address):
+        config = write(source, target, address)
+        tensors = {name: tensor + 0.5 for name, tensor in load_file(target / FILES[1]).items()}
+        save_file(tensors, target / FILES[1])
+        return config
+
+    write = exporting._write_adapter
+    with monkeypatch.context() as patched:
+        patched.setattr(exporting, "_write_adapter", broken)
+        with pytest.raises(ValueError, match="the adapter that was written must answer as the fit"):
+            export(folder, tmp_path / "out")
+    monkeypatch.setattr(LoraModel, "merge_and_unload", lambda self: self.unload())
+    with pytest.raises(ValueError, match=r"the merged model must answer as the fit; its logits are .*% away"):
+        export(folder, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 # --- the chat template --------------------------------------------------------------------------------

@@ -6,8 +6,10 @@ import os
 import random
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,7 +26,7 @@ from negdistill.training.adapters import lora, nat_lora
 from negdistill.training.batching import Example
 from negdistill.training.loop import TrainConfig, train
 from negdistill.training.settings import EMBEDDED
-from negdistill.training.students import load_student, new_student
+from negdistill.training.students import context_length, end_ids, load_student, new_student
 
 CONFIGS = {
     "GPT2LMHeadModel": GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=64),
@@ -174,6 +176,96 @@ def test_what_is_no_student_is_refused(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"not weights")  # a pickle is never opened
     with pytest.raises(ValueError, match="safetensors weights"):
         load_student(str(tmp_path), device="cpu")
+
+
+def test_a_misspelt_name_is_refused_at_once(tmp_path, monkeypatch):
+    """Not a name that a hub could know, so none is asked."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(students, "HfApi", None)
+    CONFIGS["LlamaForCausalLM"].save_pretrained("my-student")
+    for name, near in {"embeded": "embedded", "Embedded": "embedded", "my_student": "my-student"}.items():
+        with pytest.raises(ValueError, match=f"got '{name}', which is no folder; did you mean .{near}.\\?"):
+            load_student(name, device="cpu")
+    for name in ("gpt2", "./a/b", "a/b/c", ""):
+        with pytest.raises(ValueError, match=r"a hub id, owner/name, .*; got '.*', which is no folder$"):
+            load_student(name, device="cpu")
+
+
+def test_a_hub_that_does_not_answer_costs_no_half_minute(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="got 'nobody/nothing': ") as refused:
+        load_student("nobody/nothing", device="cpu")
+    assert time.perf_counter() - start < 6 and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["llama", "mine"])
+def test_no_code_of_a_folder_runs(kind, tmp_path, monkeypatch):
+    """transformers asks whether to run what `auto_map` names; a "y" on stdin is no consent."""
+    student = new_student()
+    student.model.save_pretrained(tmp_path)
+    student.tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    mapped = {"AutoConfig": "mine.Mine", "AutoModelForCausalLM": "mine.Mine"}
+    for name, changes in {
+        "config.json": {"model_type": kind, "auto_map": mapped},
+        "tokenizer_config.json": {"auto_map": {"AutoTokenizer": ["mine.Mine", None]}},
+    }.items():
+        said = json.loads((tmp_path / name).read_text())
+        (tmp_path / name).write_text(json.dumps(said | changes))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    if kind == "llama":  # what transformers has itself is taken in the place of the folder's code
+        assert load_student(str(tmp_path), device="cpu").model.config.model_type == "llama"
+    else:
+        with pytest.raises(ValueError, match="contains custom code"):
+            load_student(str(tmp_path), device="cpu")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_tokenizer_is_the_one_that_lies_in_the_folder(tmp_path):
+    """AutoTokenizer reads a tokenizer.json beside a Qwen2 with the splitting rule of Qwen2."""
+    own, config = tokenizer(), CONFIGS["Qwen2ForCausalLM"]
+    config.vocab_size = len(own)
+    transformers.Qwen2ForCausalLM(config).save_pretrained(tmp_path)
+    own.save_pretrained(tmp_path)
+    text = "Ada has 7 books.\nSo \\boxed{17}"
+    assert load_student(str(tmp_path), device="cpu").tokenizer(text)["input_ids"] == own(text)["input_ids"]
+
+
+# --- what a student says of itself --------------------------------------------------------------------
+
+
+def said(tokens=10**30, **config):
+    """A model and a tokenizer of which only this is known."""
+    text = SimpleNamespace(**config)
+    text.get_text_config = lambda: text
+    return SimpleNamespace(config=text), SimpleNamespace(model_max_length=tokens, eos_token_id=2)
+
+
+def test_the_context_of_models_that_call_it_otherwise():
+    assert context_length(*said(max_position_embeddings=64, tokens=32)) == 64
+    assert context_length(*said(n_positions=48)) == 48  # GPT-2, GPT-J
+    assert context_length(*said(max_seq_len=40, tokens=32)) == 40  # MPT
+    assert context_length(*said(seq_length=24)) == 24  # BLOOM as it was published
+    assert context_length(*said(max_position_embeddings=None, tokens=512)) == 512
+    with pytest.raises(
+        ValueError, match="context of SimpleNamespace must be known.* set tokenizer.model_max"
+    ):
+        context_length(*said())
+    rope = {"rope_type": "longrope", "original_max_position_embeddings": 16}
+    assert context_length(*said(max_position_embeddings=64, rope_parameters=rope)) == 16
+    nested = {"full_attention": rope, "sliding_attention": {"rope_type": "default"}}
+    assert context_length(*said(max_position_embeddings=64, rope_parameters=nested)) == 16
+    assert context_length(*said(max_position_embeddings=64, rope_parameters={"rope_type": "yarn"})) == 64
+
+
+def test_every_end_of_an_answer_counts():
+    model, tok = said(eos_token_id=5)
+    assert end_ids(model, tok) == {2, 5}
+    model.generation_config = SimpleNamespace(eos_token_id=[7, 8])
+    assert end_ids(model, tok) == {2, 5, 7, 8}
+    tok.eos_token_id = model.config.eos_token_id = None
+    assert end_ids(model, tok) == {7, 8}
 
 
 # --- quantised ----------------------------------------------------------------------------------------
