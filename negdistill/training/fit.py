@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -330,6 +331,14 @@ def _rows(row: Method, examples: list[Example], student: Student, config: Settin
     context = student.model.config.get_text_config().max_position_embeddings
     rows = encode(examples, student.tokenizer, context, config.preset)
     return rows + mismatched(rows, config.train.seed, context) if row.order == "mismatched" else rows
+
+
+def epoch_steps(method: str, student: Student, data: TrainingSet, config: Settings) -> int:
+    """Optimiser steps of one epoch of a row's own training, at least 1; errors as in `fit`."""
+    row = find_method(method)
+    rows = _rows(row, data.examples(row.data, config.preset, row.marks), student, config)
+    micro = ORDER[row.order][0](rows, config.train.batch_size, config.train.seed, 0)
+    return max(1, ceil(len(micro) / config.train.gradient_accumulation_steps))
 
 
 def _reference(
