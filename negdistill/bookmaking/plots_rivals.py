@@ -33,7 +33,9 @@ def likelihood_curves(points: pd.DataFrame) -> Figure:
         axis.set_visible(False)
     for axis in np.ravel(axes[:, 0]):
         axis.set_ylabel("log-probability\nper token")
-    for axis in axes[-1]:
-        axis.set_xlabel("optimiser steps")
+    for column in axes.T:
+        lowest = [axis for axis in column if axis.get_visible()][-1]
+        lowest.tick_params(labelbottom=True)
+        lowest.set_xlabel("optimiser steps")
     axes[0, 0].legend(title="held-out rationales")
     return _done(figure)

@@ -75,7 +75,7 @@ def test_one_pass_equals_two(made, weight):
     with torch.no_grad():
         model = contrasted(base, *folders, names, weight)
         found = model(ids, torch.ones_like(ids)).logits
-        assert torch.allclose(found, wanted, atol=1e-5)
+        assert torch.allclose(found, wanted, atol=1e-4)
         assert not torch.allclose(base(ids).logits, wanted, atol=1e-2)
 
 
@@ -105,7 +105,7 @@ def test_it_is_read_back_and_leaves_the_base_alone(made, tmp_path):
     save_contrast(tmp_path, *folders, names, 0.5)
     ids = torch.arange(5, 45).view(4, 10)
     with stored(base, tmp_path, "contrast") as model, torch.no_grad():
-        assert torch.allclose(model(ids, torch.ones_like(ids)).logits, by_hand(made, ids, 0.5), atol=1e-5)
+        assert torch.allclose(model(ids, torch.ones_like(ids)).logits, by_hand(made, ids, 0.5), atol=1e-4)
     assert dict(base.named_modules()) == before and not any(m._forward_hooks for m in base.modules())
 
 

@@ -127,11 +127,11 @@ def test_the_reference_is_that_of_one_row_after_the_other_and_kept(student, data
     again = reference(student.model, rows, pad_id(TOKENIZER), tmp_path / "r", 4, progress=False)
     assert torch.equal(again.log_prob, found.log_prob) and again.key == found.key
     assert torch.equal(found([2, 0])["reference"], found.log_prob[[2, 0]]) and found([])["reference"] == 0
-    with pytest.raises(ValueError, match="holds the cache of another pass: other data"):
+    with pytest.raises(ValueError, match="belongs to another run: other data"):
         reference(student.model, rows[1:], pad_id(TOKENIZER), tmp_path / "r", 4, progress=False)
     with pytest.raises(ValueError, match="batch_size must be at least 1; got 0"):
         reference(student.model, rows, pad_id(TOKENIZER), tmp_path / "r", 0, progress=False)
-    with pytest.raises(ValueError, match="holds the cache of another pass: other model"):
+    with pytest.raises(ValueError, match="belongs to another run: other model"):
         other = llama().model
         other.lm_head.weight.data += 1
         reference(other, rows, pad_id(TOKENIZER), tmp_path / "r", 4, progress=False)
@@ -207,20 +207,22 @@ def test_glow_weighs_from_the_second_epoch_on(student, data, tmp_path):
 @pytest.mark.parametrize("name", ["DPO", "KTO", "GLOW"])
 def test_an_interrupted_rival_continues_to_the_same_weights(name, student, data, cot, tmp_path):
     config = replace(CONFIG, train=replace(CONFIG.train, epochs=3, checkpoint_every=1))
-    calls = []
+    calls, fail = [], []
 
     def cut(trained, epoch):
         calls.append(epoch)
-        if calls == [1, 2]:
+        if fail == [epoch]:
+            fail.clear()
             raise KeyboardInterrupt
 
     cut.key = "counts"
     whole = fit(name, student, data, config, tmp_path / "whole", start=cot, on_epoch=cut)
     calls.clear()
+    fail.append(2)
     with pytest.raises(KeyboardInterrupt):
         fit(name, student, data, config, tmp_path / "cut", start=cot, on_epoch=cut)
     done = fit(name, student, data, config, tmp_path / "cut", start=cot, on_epoch=cut)
-    assert calls == [1, 2, 2, 3] or calls == [1, 2, 3]
+    assert calls == [1, 2, 2, 3]
     for key, tensor in weights(whole).items():
         assert torch.equal(weights(done)[key], tensor)
 
