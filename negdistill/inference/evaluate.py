@@ -100,6 +100,8 @@ def rationale_log_probs(
     asked = {problem.id: prefix + format_prompt(problem.question, preset) for problem in problems}
     if strange := next((one.problem_id for one in rationales if one.problem_id not in asked), None):
         raise ValueError(f"rationales must belong to problems; got problem_id {strange!r}, which none has")
+    if not rationales:  # which a tokenizer would refuse
+        return np.zeros(0), np.zeros(0, dtype=int)
     prompts = dict(zip(asked, encode_prompts(list(asked.values()), tokenizer), strict=True))
     texts = [rules.completion.format(text=one.text) for one in rationales]
     end = [tokenizer.eos_token_id] if rules.end_of_text else []
@@ -109,8 +111,6 @@ def rationale_log_probs(
         ids = np.array([*prompt, *said, *end][:context], dtype=np.int32)
         mask = np.arange(len(ids)) >= max(1, len(prompt))
         rows.append(Encoded(one.problem_id, ids, mask, len(prompt), len(ids), True, 0))
-    if not rows:
-        return np.zeros(0), np.zeros(0, dtype=int)
     summed, tokens = log_probs(student.model, rows, pad_id(tokenizer), batch_size)
     return summed.double().numpy(), tokens.long().numpy()
 
@@ -122,7 +122,8 @@ def likelihoods(student: Student, data: TrainingSet, preset: str = "fixed", pref
     for side, said in (("right", data.positives), ("wrong", data.negatives)):
         summed, tokens = rationale_log_probs(student, data.problems, said, preset, prefix)
         mean = pd.Series(summed / np.maximum(tokens, 1), dtype=float)
-        columns[f"log_prob_{side}"] = mean.groupby([one.problem_id for one in said]).mean()
+        names = pd.Series([one.problem_id for one in said], dtype=object)
+        columns[f"log_prob_{side}"] = mean.groupby(names).mean()
     frame = pd.DataFrame(columns).reindex([problem.id for problem in data.problems])
     return frame.rename_axis("problem_id").reset_index()
 

@@ -12,9 +12,9 @@ totals.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +41,7 @@ from negdistill.training.batching import (
     pad_id,
     pairs,
 )
+from negdistill.training.budget import rest, stage_settings
 from negdistill.training.contrast import contrasted, save_contrast
 from negdistill.training.dataset import TrainingSet
 from negdistill.training.few_shot import few_shot_prefix
@@ -57,7 +58,6 @@ from negdistill.training.method_table import (
     digest_method,
     find_method,
     stages,
-    trainings,
 )
 from negdistill.training.reference import Reference, reference
 from negdistill.training.settings import Settings
@@ -119,7 +119,7 @@ def fit(
         name: data.examples(one.data or "positives", config.preset, one.marks) for name, one in wanted.items()
     }
     for name, one in wanted.items():
-        part = _stage_settings(name, method, config, fits, given)
+        part = stage_settings(name, method, config, fits, given)
         watch = on_epoch if name == method else None
         fits[name] = _fit(one, student, texts[name], part, Path(out_dir), fits, watch)
     return fits[method]
@@ -148,7 +148,7 @@ def _fit(
     """One method, from its folder or trained, where all that it uses is fitted."""
     used = [fits[name] for name in row.uses]
     if row.data:
-        config = _rest(config, used)
+        config = rest(config, used)
     inputs, parameters = _origin(row, student, examples, config, used, on_epoch)
     manifest = Manifest(inputs=inputs, parameters=parameters, seed=config.train.seed)
     folder = out_dir / f"{re.sub('[^a-z]+', '-', row.name.lower())}-{manifest.key[:12]}"
@@ -165,58 +165,6 @@ def _resumed(folder: Path, manifest: Manifest) -> RunFolder:
     run = RunFolder.resume(folder, manifest) if here.is_main_process else RunFolder(folder, manifest)
     here.wait_for_everyone()
     return run
-
-
-# --- budget -------------------------------------------------------------------------------------------
-
-
-def _limits(config: Settings) -> list[tuple[str, str, int]]:
-    """Each limit of the training that is set: its name, what counts towards it in a fit, its value."""
-    pairs = (("max_steps", "total_steps"), ("max_tokens", "total_tokens"))
-    values = ((limit, total, getattr(config.train, limit)) for limit, total in pairs)
-    return [(limit, total, value) for limit, total, value in values if value is not None]
-
-
-def _stage_settings(
-    stage: str, method: str, config: Settings, fits: Mapping[str, Fit], given: Mapping[str, Fit]
-) -> Settings:
-    """The settings with the budget of a stage and of all that it uses.
-
-    What the given fits left of the whole budget is shared equally by the trainings; the last has the rest.
-    """
-    if not find_method(stage).data:
-        return config
-    last = [name for name in stages(method, given) if find_method(name).data][-1:] == [stage]
-    for limit, total, budget in _limits(config):
-        below = _totals(stage, given, total)
-        spent, parts = _totals(method, given, total), trainings(method, given)
-        if budget - spent < parts:
-            raise ValueError(
-                f"{limit} must exceed the {spent} that the adapters took which the row uses; got {budget}; "
-                "raise it, or give a neg that was trained for less"
-            )
-        part = below + (budget - spent) // parts * trainings(stage, given)
-        if last:
-            beside = [name for name in find_method(method).uses if name in fits and stage != method]
-            part = budget - sum(getattr(fits[name], total) for name in beside)
-        config = replace(config, train=replace(config.train, **{limit: part}))
-    return config
-
-
-def _totals(name: str, given: Mapping[str, Fit], total: str) -> int:
-    """What the given fits took that a method stands on."""
-    return sum(
-        getattr(given[used], total) if used in given else _totals(used, given, total)
-        for used in find_method(name).uses
-    )
-
-
-def _rest(config: Settings, used: Sequence[Fit]) -> Settings:
-    """The settings with what the fits that a training uses left of its budget."""
-    for limit, total, budget in _limits(config):
-        left = budget - sum(getattr(one, total) for one in used)
-        config = replace(config, train=replace(config.train, **{limit: left}))
-    return config
 
 
 # --- one fit ------------------------------------------------------------------------------------------

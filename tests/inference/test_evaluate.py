@@ -270,6 +270,7 @@ def test_predictions_of_fits_and_along_a_path(student, data, tmp_path):
 
 
 def test_follow_waits_and_has_a_key(student):
+    assert likelihoods(student, replace(held, negatives=()))["log_prob_wrong"].isna().all()
     follow = Follow({"valid": PROBLEMS[:2]}, every=3, options={"max_new_tokens": 1})
     assert [follow(student, epoch) is None for epoch in (1, 2, 3, 4, 6)] == [True, True, False, True, False]
     names = ["problem_id", "subject", "level", "answer", "correct", "split"]
