@@ -270,7 +270,6 @@ def test_predictions_of_fits_and_along_a_path(student, data, tmp_path):
 
 
 def test_follow_waits_and_has_a_key(student):
-    assert likelihoods(student, replace(held, negatives=()))["log_prob_wrong"].isna().all()
     follow = Follow({"valid": PROBLEMS[:2]}, every=3, options={"max_new_tokens": 1})
     assert [follow(student, epoch) is None for epoch in (1, 2, 3, 4, 6)] == [True, True, False, True, False]
     names = ["problem_id", "subject", "level", "answer", "correct", "split"]
@@ -315,6 +314,7 @@ def test_held_out_rationales_are_followed_question_by_question(student):
     assert frame.loc[ids[0], "log_prob_right"] == pytest.approx((by_hand / tokens).mean())
     assert frame["log_prob_right"].isna().tolist() == [False, True, True]
     assert frame["log_prob_wrong"].isna().tolist() == [True, False, True]
+    assert likelihoods(student, replace(held, negatives=()))["log_prob_wrong"].isna().all()
     follow = Follow({"valid": PROBLEMS[:2]}, options={"max_new_tokens": 2}, held=held)
     seen = follow(student, 1)
     assert seen["log_prob_right"].isna().tolist() == [False, True] and len(seen) == 2
