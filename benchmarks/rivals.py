@@ -5,7 +5,7 @@
 2. Time of a DPO step beside one of plain likelihood, on the same tokens and on the right rationales alone,
    and beside trl's step as it comes and with the reference given (precompute_ref_log_probs); interleaved in
    one process. The reference's pass is measured apart.
-3. Peak memory of one step of either, each in a process of its own (CPU: growth of the largest resident set).
+3. Peak memory of some steps of either, each in a process of its own (growth of the resident set; Linux).
 
 Writes rivals.json and rivals.md into --out (default: benchmarks/results).
 """
@@ -13,8 +13,8 @@ Writes rivals.json and rivals.md into --out (default: benchmarks/results).
 from __future__ import annotations
 
 import argparse
+import gc
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,9 +22,11 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from measuring import in_turn, keep, options, provenance, ratio, spread
+from nce_memory import status
 from torch import Tensor, nn
 
 from negdistill.data import arithmetic
@@ -165,13 +167,15 @@ def measure(chosen: argparse.Namespace, work: Work) -> dict[str, object]:
 
 
 def peak(chosen: argparse.Namespace, name: str) -> int:
-    """Bytes by which the largest resident set grows in steps of one kind; run in a process of its own."""
+    """Bytes by which the resident set grows at most in steps of one kind; run in a process of its own."""
     work = Work(chosen, with_trl=name == "trl")
     loss = work.losses()[name]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the peak until now
+    before = status("VmRSS")
     for number in range(chosen.batches):
         loss(number).backward()
-    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return status("VmHWM") - before
 
 
 def peaks(chosen: argparse.Namespace) -> dict[str, int]:
@@ -208,7 +212,7 @@ def report(result: dict) -> str:
         "",
         f"Our reference pass, once for all epochs, takes {1e3 * t['reference']:.1f} ms for as many rows.",
         "",
-        f"The largest resident set grows by {memory['DPO'] / 2**20:.0f} MiB in our steps and by "
+        f"The resident set grows by at most {memory['DPO'] / 2**20:.0f} MiB in our steps and by "
         f"{memory['trl'] / 2**20:.0f} MiB in trl's, {memory['DPO'] / max(1, memory['trl']):.2f} of it.",
     ]
     return "\n".join(lines) + "\n"
