@@ -254,7 +254,8 @@ def test_bad_sets_are_refused(tmp_path, student):
     with pytest.raises(ValueError, match="rationales must belong to problems; got problem_id 'p2'"):
         TrainingSet(PROBLEMS[:2], tuple(RIGHT), ())
     with pytest.raises(
-        ValueError, match="kind must be one of 'solutions', 'positives', 'negatives', 'both', 'answers'; got 'all'"
+        ValueError,
+        match="kind must be one of 'solutions', 'positives', 'negatives', 'both', 'answers'; got 'all'",
     ):
         TrainingSet(PROBLEMS, (), ()).examples("all")
     empty = TrainingSet(PROBLEMS, (), tuple(WRONG))

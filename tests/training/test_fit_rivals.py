@@ -228,7 +228,7 @@ def test_an_interrupted_rival_continues_to_the_same_weights(name, student, data,
 
 
 def test_bad_calls_are_refused(student, data, cot, tmp_path):
-    with pytest.raises(ValueError, match="start.method must be one of CoT KD; got 'MIX'"):
+    with pytest.raises(ValueError, match="start.method must be one of 'CoT KD'; got 'MIX'"):
         fit("DPO", student, data, CONFIG, tmp_path, start=replace(cot, method="MIX"))
     wrong = {one.problem_id for one in data.negatives}
     apart = replace(data, positives=tuple(one for one in data.positives if one.problem_id not in wrong))

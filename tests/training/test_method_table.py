@@ -83,7 +83,7 @@ def test_it_is_keyed_by_its_source_and_what_lies_beside_it(module, tmp_path):
 @pytest.mark.parametrize(
     ("name", "kind", "message"),
     [
-        ("No", ValueError, "method must be one of Few-shot, .*; got 'No'"),
+        ("No", ValueError, "method must be one of 'Few-shot', .*; got 'No'"),
         ("no_such_module:Mine", ValueError, "needs the module 'no_such_module' where Python finds it"),
         (":Mine", ValueError, "needs the module '' where Python finds it"),
         ("own_dpo:Other", ValueError, "must name a Method of its module; own_dpo has no 'Other'"),
@@ -108,9 +108,9 @@ GOOD = dict(name="Mine", origin="own", data="both", view="lora", description="x"
     [
         ({"description": " "}, TypeError, "description of a method must be a text that says something"),
         ({"name": 3}, TypeError, "name of a method must be a text that says something; got 3"),
-        ({"data": "pairs"}, ValueError, "data of Mine must be one of .*, both, answers; got 'pairs'"),
-        ({"view": "x"}, ValueError, "view of Mine must be one of base, lora, nat, contrast; got 'x'"),
-        ({"per": "pair"}, ValueError, "per of Mine must be one of target, row; got 'pair'"),
+        ({"data": "pairs"}, ValueError, "data of Mine must be one of .*, 'both', 'answers'; got 'pairs'"),
+        ({"view": "x"}, ValueError, "view of Mine must be one of 'base', 'lora', 'nat', 'contrast'; got 'x'"),
+        ({"per": "pair"}, ValueError, "per of Mine must be one of 'target', 'row'; got 'pair'"),
         ({"objective": 3}, TypeError, "objective of Mine must be a name .* or a function of model and batch"),
         ({"uses": "CoT KD"}, TypeError, "uses of Mine must be a tuple of names of rows; got 'CoT KD'"),
         ({"uses": ("CoT KD",)}, ValueError, "start of Mine must say what becomes of the rows that it uses"),
@@ -135,7 +135,9 @@ def test_an_objective_that_returns_no_number_is_refused(module, tmp_path):
         fit("own_dpo:Mine", llama(), make_data(), CONFIG, tmp_path)
     row = replace(find_method("own_dpo:Mine"), objective="no such")
     sys.modules["own_dpo"].Mine = row
-    with pytest.raises(ValueError, match="objective of own_dpo:Mine must be one of likelihood, .*; got 'no"):
+    with pytest.raises(
+        ValueError, match="objective of own_dpo:Mine must be one of 'likelihood', .*; got 'no"
+    ):
         fit("own_dpo:Mine", llama(), make_data(), CONFIG, tmp_path)
 
 
