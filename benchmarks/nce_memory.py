@@ -37,17 +37,17 @@ def peak_bytes(form: str, tokens: int, vocabulary: int, k: int, device: str) -> 
         before = torch.cuda.memory_allocated()
     else:
         Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the peak until now
-        before = _status("VmRSS")
+        before = status("VmRSS")
     if form == "plain":
         log_probs = logits.log_softmax(1)
         hard = -log_probs.gather(1, targets[:, None]).squeeze(1)
         (0.5 * hard - 0.5 * weight * (teacher.exp() * log_probs).sum(1)).sum().backward()
     else:
         distilled(logits, targets, teacher, weight, ids, overwrite=True).sum().backward()
-    return (torch.cuda.max_memory_allocated() if device == "cuda" else _status("VmHWM")) - before
+    return (torch.cuda.max_memory_allocated() if device == "cuda" else status("VmHWM")) - before
 
 
-def _status(field: str) -> int:
+def status(field: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024

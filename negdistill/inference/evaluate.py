@@ -13,16 +13,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from negdistill.data.answers import Rule, grade
-from negdistill.data.prompts import format_prompt
+from negdistill.data.prompts import PRESETS, format_prompt
 from negdistill.data.records import Problem, Rationale
 from negdistill.inference.sample import sample
 from negdistill.runs.digests import digest_json
-from negdistill.training.batching import encode_prompts
+from negdistill.training.batching import Encoded, encode_prompts, pad_id
+from negdistill.training.dataset import TrainingSet
 from negdistill.training.fit import adapted
 from negdistill.training.fits import Fit
+from negdistill.training.reference import log_probs
+from negdistill.training.students import context_length
 
 if TYPE_CHECKING:
     from negdistill.training.students import Student
@@ -79,6 +83,52 @@ def evaluate(
     return frame
 
 
+def rationale_log_probs(
+    student: Student,
+    problems: Sequence[Problem],
+    rationales: Sequence[Rationale],
+    preset: str = "fixed",
+    prefix: str = "",
+    batch_size: int = 32,
+) -> tuple[np.ndarray, np.ndarray]:
+    """l, the log-probability of each rationale under the student, and its tokens, (n,) each, in their order.
+
+    The end of text counts where the preset has one; what does not fit is cut off. ValueError for a
+    rationale of no problem.
+    """
+    rules, tokenizer = PRESETS[preset], student.tokenizer
+    context = context_length(student.model, student.tokenizer)
+    asked = {problem.id: prefix + format_prompt(problem.question, preset) for problem in problems}
+    if strange := next((one.problem_id for one in rationales if one.problem_id not in asked), None):
+        raise ValueError(f"rationales must belong to problems; got problem_id {strange!r}, which none has")
+    if not rationales:  # which a tokenizer would refuse
+        return np.zeros(0), np.zeros(0, dtype=int)
+    prompts = dict(zip(asked, encode_prompts(list(asked.values()), tokenizer), strict=True))
+    texts = [rules.completion.format(text=one.text) for one in rationales]
+    end = [tokenizer.eos_token_id] if rules.end_of_text else []
+    rows = []
+    for one, said in zip(rationales, encode_prompts(texts, tokenizer, rules.second_start), strict=True):
+        prompt = prompts[one.problem_id]
+        ids = np.array([*prompt, *said, *end][:context], dtype=np.int32)
+        mask = np.arange(len(ids)) >= max(1, len(prompt))
+        rows.append(Encoded(one.problem_id, ids, mask, len(prompt), len(ids), True, 0))
+    summed, tokens = log_probs(student.model, rows, pad_id(tokenizer), batch_size)
+    return summed.double().numpy(), tokens.long().numpy()
+
+
+def likelihoods(student: Student, data: TrainingSet, preset: str = "fixed", prefix: str = "") -> pd.DataFrame:
+    """Mean log-probability per token of the rationales of each question: problem_id, log_prob_right and
+    log_prob_wrong, NaN where a question has none of a side."""
+    columns = {}
+    for side, said in (("right", data.positives), ("wrong", data.negatives)):
+        summed, tokens = rationale_log_probs(student, data.problems, said, preset, prefix)
+        mean = pd.Series(summed / np.maximum(tokens, 1), dtype=float)
+        names = pd.Series([one.problem_id for one in said], dtype=object)
+        columns[f"log_prob_{side}"] = mean.groupby(names).mean()
+    frame = pd.DataFrame(columns).reindex([problem.id for problem in data.problems])
+    return frame.rename_axis("problem_id").reset_index()
+
+
 def predictions(
     student: Student, fits: Iterable[Fit], problems: Sequence[Problem], **options: object
 ) -> pd.DataFrame:
@@ -102,12 +152,14 @@ class Follow:
     every    epochs between evaluations
     options  of `evaluate`
     last     an epoch that is followed whether or not it is a multiple: the last one of the training
+    held     rationales that are not trained on: the `likelihoods` of their questions join the frame
     """
 
     sets: Mapping[str, Sequence[Problem]]
     every: int = 1
     options: Mapping[str, object] = field(default_factory=dict)
     last: int | None = None
+    held: TrainingSet | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -118,7 +170,8 @@ class Follow:
         """Digest of all that decides the result."""
         sets = {name: [asdict(problem) for problem in problems] for name, problems in self.sets.items()}
         options = {name: _named(value) if callable(value) else value for name, value in self.options.items()}
-        return digest_json([sets, self.every, self.last, options])
+        held = [] if self.held is None else [asdict(self.held)]
+        return digest_json([sets, self.every, self.last, options, *held])
 
     def __call__(self, student: Student, epoch: int) -> pd.DataFrame | None:
         if epoch % self.every and epoch != self.last:
@@ -127,7 +180,11 @@ class Follow:
             evaluate(student, problems, **self.options).drop(columns="text").assign(split=name)
             for name, problems in self.sets.items()
         ]
-        return pd.concat(frames, ignore_index=True)
+        frame = pd.concat(frames, ignore_index=True)
+        if self.held is None:
+            return frame
+        text = {name: self.options[name] for name in ("preset", "prefix") if name in self.options}
+        return frame.merge(likelihoods(student, self.held, **text), how="left", on="problem_id")
 
 
 def _named(function: Callable) -> str:

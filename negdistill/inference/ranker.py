@@ -8,9 +8,9 @@
     pairwise  - log sigmoid(z_right - z_wrong)    Bradley-Terry; s only orders the rationales of one question
     cubic     (1 - s_right)^3 + s_wrong^3         the released code
 
-The last two see one random pair per question and epoch (`pairs`); questions without a pair are left out. The
-backbone is that of a student or any other of transformers: an encoder, or the encoder of a pair. Weights are
-trained and kept by `ranking`.
+The last two see one random pair per question and epoch (`batching.pairs`); questions without a pair are left
+out. The backbone is that of a student or any other of transformers: an encoder, or the encoder of a pair.
+Weights are trained and kept by `ranker_fit`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from negdistill.data.prompts import format_prompt
 from negdistill.data.records import Problem, Rationale
 from negdistill.inference.engine import token_bytes
 from negdistill.method.losses import mean_pool
-from negdistill.training.batching import Encoded, batches, encode_prompts, pad_id
+from negdistill.method.rivals import pair_places
+from negdistill.training.batching import encode_prompts, pad_id
 from negdistill.training.students import context_length
 
 if TYPE_CHECKING:
@@ -149,28 +150,8 @@ def _rated(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tenso
 def _paired(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """z of the right and of the wrong rows, question by question."""
     z, _ = _rated(model, batch)
-    positive, question = batch["positive"], batch["question"]
-    right, wrong = (
-        torch.argsort(question.masked_fill(hide, -1))[hide.sum() :] for hide in (~positive, positive)
-    )
-    if not torch.equal(question[right], question[wrong]):
-        raise ValueError(
-            "a batch must hold one right and one wrong row of each question: "
-            'order them with `pairs`, and train on one process; or take loss "mse" or "bce"'
-        )
+    right, wrong = pair_places(batch["positive"], batch["question"])
     return z[right], z[wrong]
-
-
-def pairs(encoded: Sequence[Encoded], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """As `batching.batches`: one random right and wrong row of each question that has both, side by side."""
-    sides: dict[int, tuple[list[int], list[int]]] = {}
-    for place, row in enumerate(encoded):
-        sides.setdefault(row.question, ([], []))[not row.positive].append(place)
-    random = np.random.default_rng([seed, epoch, 1])
-    drawn = [[int(random.choice(side)) for side in both] for both in sides.values() if all(both)]
-    longest = [max((encoded[place] for place in pair), key=lambda row: row.length) for pair in drawn]
-    cuts = batches(longest, max(1, batch_size // 2), seed, epoch)
-    return [[place for number in cut for place in drawn[number]] for cut in cuts]
 
 
 # --- scores -------------------------------------------------------------------------------------------

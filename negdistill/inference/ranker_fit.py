@@ -26,13 +26,13 @@ import pandas as pd
 from safetensors.torch import load_file, save_file
 
 from negdistill.checks import check_choice
-from negdistill.inference.ranker import LOSSES, PAIRED, Ranker, pairs
+from negdistill.inference.ranker import LOSSES, PAIRED, Ranker
 from negdistill.inference.ranker_report import judge
 from negdistill.runs.digests import digest_code, digest_json
 from negdistill.runs.files import remove
 from negdistill.runs.folder import Manifest, RunFolder
 from negdistill.training.adapters import lora, save_lora, stored
-from negdistill.training.batching import Encoded, Example, batches, encode
+from negdistill.training.batching import Encoded, Example, batches, encode, pairs
 from negdistill.training.checkpoint import CHECKPOINT
 from negdistill.training.dataset import TrainingSet
 from negdistill.training.fits import ADAPTER, FIT, HISTORY, Fit, finished

@@ -5,6 +5,7 @@
     sc    w_i = 1                              self-consistency
     ws    w_i = probability of the sequence    weighted self-consistency, see `sequence_weights`
     asc   w_i = score of the ranker            adaptive self-consistency, book/method.md, step 3
+    lr    w_i = p+(y_i | x) / p-(y_i | x)      likelihood ratio of two adapters, see `ratio_weights`
 
 A missing answer (None) never wins. Equal sums go to the larger group, then to the group seen first; returned
 is the group's most frequent spelling, of equally frequent ones the first.
@@ -24,7 +25,7 @@ import numpy as np
 from negdistill.checks import check_choice
 from negdistill.data.answers import equal_pairs
 
-RULES = ("sc", "ws", "asc")
+RULES = ("sc", "ws", "asc", "lr")
 TIE = 1e-9  # sums closer than this share of the largest are equal: their order of summation is no vote
 
 # --- one question -------------------------------------------------------------------------------------
@@ -38,7 +39,7 @@ def vote(
     answers  final answers of the candidates, None where there is none
     weights  one per candidate, at least 0; only their ratios count
     rule     "sc": every candidate counts 1, and weights are not looked at beyond their check; the default
-             without weights. "ws", "asc": sums of the weights; "asc" is the default with weights.
+             without weights. "ws", "asc", "lr": sums of the weights; "asc" is the default with weights.
 
     ValueError for an unknown rule, a rule that needs weights without them, or weights that are negative, not
     finite, or not as many as the answers.
@@ -96,6 +97,30 @@ def sequence_weights(log_probs: Sequence[float], lengths: Sequence[int] | None =
     logs = np.asarray(log_probs, dtype=float)
     if not (np.isfinite(logs) & (logs <= 0)).all():
         raise ValueError("log_probs must be finite and at most 0, natural logarithms of probabilities")
+    return _normalised(logs, lengths)
+
+
+def ratio_weights(
+    right: Sequence[float], wrong: Sequence[float], lengths: Sequence[int] | None = None
+) -> np.ndarray:
+    """Weights of rule "lr": p+ / p- of each candidate, normalised over the last axis to a sum of 1.
+
+    right, wrong  natural logarithms of the candidates' probabilities under an adapter that was trained on
+                  right rationales and under one that was trained on wrong ones, (..., n) each
+    lengths       as in `sequence_weights`: the weight is then the geometric mean over tokens
+
+    Errors as in `sequence_weights`.
+    """
+    sides = [np.asarray(side, dtype=float) for side in (right, wrong)]
+    if sides[0].shape != sides[1].shape:
+        raise ValueError(f"wrong must be as many as right, {sides[0].shape}; got {sides[1].shape}")
+    for name, logs in zip(("right", "wrong"), sides, strict=True):
+        if not (np.isfinite(logs) & (logs <= 0)).all():
+            raise ValueError(f"{name} must be finite and at most 0, natural logarithms of probabilities")
+    return _normalised(sides[0] - sides[1], lengths)
+
+
+def _normalised(logs: np.ndarray, lengths: Sequence[int] | None) -> np.ndarray:
     if lengths is not None:
         counts = np.asarray(lengths)
         if counts.shape != logs.shape or not (counts >= 1).all():

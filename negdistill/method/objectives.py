@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,17 @@ from torch import Tensor, nn
 
 from negdistill.method.losses import LAMBDA, TEMPERATURE, info_nce, log_one_minus, mean_pool, token_log_probs
 from negdistill.method.nce import distilled
+from negdistill.method.rivals import (
+    gain_weight,
+    pair_places,
+    preference,
+    prospect,
+    rationale_unlikelihood,
+    reference_point,
+    sequence_log_probs,
+    tapered,
+    weighted,
+)
 
 
 class Targets(NamedTuple):
@@ -128,12 +140,131 @@ def distillation(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     ).sum()
 
 
+# --- of whole rationales ------------------------------------------------------------------------------
+
+
+class Rationales(NamedTuple):
+    """What a forward pass says of whole rationales, those without targets left out.
+
+    log_prob, tokens  l and the number of targets, (B,)      positive (B,) bool      question (B,) long
+    gain              l minus that of the reference, (B,); None without one
+    """
+
+    log_prob: Tensor
+    tokens: Tensor
+    positive: Tensor
+    question: Tensor
+    gain: Tensor | None
+
+    @property
+    def mean(self) -> Tensor:
+        """L (B,), at most 0."""
+        return self.log_prob / self.tokens
+
+
+def rationales(model: nn.Module, batch: Mapping[str, Tensor]) -> Rationales:
+    """One forward pass. A batch that carries `reference`, l of the frozen start, has a gain as well: it is
+    (B,), or () where no row has targets."""
+    log_probs, row, _ = forward_targets(model, batch)
+    there = batch["loss_mask"].any(1)  # a row without targets only keeps a process company
+    log_prob, tokens = (one[there] for one in sequence_log_probs(log_probs, row, len(there)))
+    gain, reference = None, batch.get("reference")
+    if reference is not None:
+        gain = log_prob - reference.to(log_prob.dtype).expand(len(there))[there]
+    return Rationales(log_prob, tokens, batch["positive"][there], batch["question"][there], gain)
+
+
+def _preferred(beta: float, nll: float, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """DPO of the pairs, twice their sum: the mean over rows is that of pairs."""
+    seen = rationales(model, batch)
+    right, wrong = pair_places(seen.positive, seen.question)
+    loss = preference(seen.gain[right], seen.gain[wrong], beta)
+    return 2 * (loss - nll * seen.mean[right]).sum()
+
+
+def kto(model: nn.Module, batch: Mapping[str, Tensor], beta: float = 0.1) -> Tensor:
+    """KTO, summed over the rationales that answer their own question: ().
+
+    The others (`matched` False) give z0, of the part of the batch that this process has, and no gradient.
+    """
+    own = rationales(model, _rows_where(batch, batch["matched"]))
+    with torch.no_grad():
+        other = rationales(model, _rows_where(batch, ~batch["matched"]))
+    return prospect(own.gain, own.positive, reference_point(other.gain), beta).sum()
+
+
+def kto_zero(model: nn.Module, batch: Mapping[str, Tensor], beta: float = 0.1) -> Tensor:
+    """KTO with z0 = 0, summed over rationales: ()."""
+    seen = rationales(model, batch)
+    return prospect(seen.gain, seen.positive, 0.0, beta).sum()
+
+
+def _rows_where(batch: Mapping[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
+    return {name: tensor[chosen] if tensor.ndim else tensor for name, tensor in batch.items()}
+
+
+def _weighted(right: float, wrong: float, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    seen = rationales(model, batch)
+    return weighted(seen.mean, seen.positive, right, wrong).sum()
+
+
+def topr(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """TOPR, summed over rationales: ()."""
+    seen = rationales(model, batch)
+    return tapered(seen.log_prob, seen.log_prob.detach() - seen.gain.detach(), seen.positive).sum()
+
+
+def glow(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """-L of right and wrong rationales alike, each weighted by `gain_weight`, summed: ().
+
+    batch["memory"] (B,) is what was left there the last time these rows were seen, NaN at first: -L, which is
+    replaced by that of today.
+    """
+    seen = rationales(model, batch)
+    weight = gain_weight(batch["memory"].to(seen.mean.dtype), -seen.mean)
+    batch["memory"].copy_(-seen.mean.detach())  # of the rows with targets, as it came
+    return -(weight * seen.mean).sum()
+
+
+def unlikelihood_of_rationales(
+    model: nn.Module, batch: Mapping[str, Tensor], weight: float = LAMBDA
+) -> Tensor:
+    """UL as the paper writes it [second-hand]: likelihood of positives, per token, and `weight` times the
+    unlikelihood of each negative as a whole, summed: ()."""
+    seen = rationales(model, batch)
+    return torch.where(seen.positive, -seen.log_prob, weight * rationale_unlikelihood(seen.log_prob)).sum()
+
+
+# --- names --------------------------------------------------------------------------------------------
+
 Objective = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
+
+
+def _named(name: str, function: Callable[..., Tensor], *settings: float) -> Objective:
+    objective = partial(function, *settings)
+    objective.__name__ = name
+    return objective
+
+
 OBJECTIVES: dict[str, Objective] = {
     "likelihood": likelihood,
     "unlikelihood": unlikelihood,
     "negative": negative,
     "contrastive": contrastive,
     "distillation": distillation,
+    "unlikelihood of rationales": unlikelihood_of_rationales,
+    "dpo": _named("dpo", _preferred, 0.1, 0.0),
+    "dpo, small beta": _named("dpo, small beta", _preferred, 0.001, 0.0),
+    "dpo and likelihood": _named("dpo and likelihood", _preferred, 0.1, 1.0),
+    "kto": kto,
+    "kto, no z0": kto_zero,
+    "redi": _named("redi", _weighted, 1.0, 0.8),
+    "redi, alpha 0": _named("redi, alpha 0", _weighted, 1.0, 0.0),
+    "redi, alpha 1": _named("redi, alpha 1", _weighted, 1.0, 1.0),
+    "w-reinforce": _named("w-reinforce", _weighted, 0.1, 1.0),
+    "nsr": _named("nsr", _weighted, 0.0, 1.0),
+    "topr": topr,
+    "glow": glow,
 }
 NEEDS_TEACHER = ("distillation",)  # objectives that need a teacher
+NEEDS_REFERENCE = ("dpo", "dpo, small beta", "dpo and likelihood", "kto", "kto, no z0", "topr")

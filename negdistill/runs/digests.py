@@ -71,10 +71,11 @@ def _bytes(tensor: Tensor):
 # --- code ---------------------------------------------------------------------------------------------
 
 
-def digest_code(*names: str, source: Path = SOURCE) -> str:
-    """sha256 of modules by their full names and of all modules of the package that they import in turn.
+def digest_code(*names: str, source: Path = SOURCE, package: str = PACKAGE) -> str:
+    """sha256 of modules by their full names and of all modules of a package that they import in turn.
 
-    source  the folder that holds the package. A name that is no module of the package counts for nothing.
+    source   the folder that holds the package. A name that is no module there counts for nothing
+    package  what is followed; "": whatever lies in `source`
     """
     found: dict[str, str] = {}
     todo = list(names)
@@ -82,13 +83,13 @@ def digest_code(*names: str, source: Path = SOURCE) -> str:
         name = todo.pop()
         path = source.joinpath(*name.split(".")).with_suffix(".py")
         if name not in found and path.is_file():
-            found[name], more = _read(path, path.stat().st_mtime_ns)
+            found[name], more = _read(path, path.stat().st_mtime_ns, package)
             todo += more
     return digest_json(found)
 
 
-def imported(tree: ast.AST) -> set[str]:
-    """Full names of the modules of the package that code may import, where only annotations do left out.
+def imported(tree: ast.AST, package: str = PACKAGE) -> set[str]:
+    """Full names of the modules of a package that code may import, where only annotations do left out.
 
     A public name such as `negdistill.fit` stands for the module that defines it.
     """
@@ -100,7 +101,7 @@ def imported(tree: ast.AST) -> set[str]:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     public = {f"{PACKAGE}.{name}": module for name, module in negdistill.PUBLIC.items()}
     found = {public.get(name, name) for name in found}
-    return {name for name in found if name.startswith(f"{PACKAGE}.")}
+    return {name for name in found if f"{name}.".startswith(f"{package}." if package else "")}
 
 
 def _running(tree: ast.AST) -> Iterator[ast.AST]:
@@ -112,10 +113,10 @@ def _running(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 @lru_cache(maxsize=256)
-def _read(path: Path, changed: int) -> tuple[str, tuple[str, ...]]:
+def _read(path: Path, changed: int, package: str) -> tuple[str, tuple[str, ...]]:
     """Digest of a module's syntax, and what it imports; `changed` is the time of its last change."""
     tree = ast.parse(path.read_text("utf-8"))
-    return digest_json(_syntax(tree)), tuple(sorted(imported(tree)))
+    return digest_json(_syntax(tree)), tuple(sorted(imported(tree, package)))
 
 
 def _syntax(node: object) -> object:

@@ -23,6 +23,7 @@ from negdistill.method.nat import attach, detach, load_nat, randomize_negative
 from negdistill.method.nat_files import check_adapter, fingerprint, mark_adapter
 from negdistill.method.nat_unit import NATConfig, projections, target_names, widths
 from negdistill.method.peft_loader import load_peft
+from negdistill.training.contrast import load_contrast
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -89,13 +90,16 @@ def merged(model: nn.Module, folders: Mapping[Path, float]) -> Iterator[nn.Modul
 
 @contextmanager
 def stored(model: nn.Module, folder: Path, view: str) -> Iterator[nn.Module]:
-    """What lies in a folder, to compute with: view "nat" one of `save_nat`, "lora" one of PEFT."""
+    """What lies in a folder, to compute with: view "nat" one of `save_nat`, "lora" one of PEFT, "contrast"
+    one of `save_contrast`."""
     if view == "nat":
         load_nat(model, folder)
         try:
             yield model.eval()
         finally:
             detach(model)
+    elif view == "contrast":
+        yield load_contrast(model, folder)
     else:
         with _peft(model, lambda: _load(model, folder)) as wrapped:
             yield wrapped.eval()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -55,6 +55,7 @@ class Encoded:
     input_ids  int32 (T,)   loss_mask  bool (T,), True where the token is a target; never at position 0
     prompt     number of prompt tokens     length  number of tokens before padding, at most T
     question   number of the question, equal for equal keys
+    matched    whether the completion answers this prompt; see `mismatched`
     """
 
     id: str
@@ -64,6 +65,7 @@ class Encoded:
     length: int
     positive: bool
     question: int
+    matched: bool = True
 
 
 def encode_prompts(
@@ -147,6 +149,8 @@ def digest_encoded(encoded: Iterable[Encoded]) -> str:
     digest = hashlib.sha256()
     for row in encoded:
         digest.update(f"{row.id} {row.prompt} {row.length} {row.positive} {row.question} ".encode())
+        if not row.matched:
+            digest.update(b"mismatched ")
         digest.update(row.input_ids.tobytes() + row.loss_mask.tobytes())
     return digest.hexdigest()
 
@@ -168,6 +172,58 @@ def batches(encoded: Sequence[Encoded], batch_size: int, seed: int, epoch: int) 
     return [cuts[i] for i in random.permutation(len(cuts))]
 
 
+def pairs(encoded: Sequence[Encoded], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """As `batches`: a right and a wrong row of each question that has both, side by side, anew each epoch."""
+    sides: dict[int, tuple[list[int], list[int]]] = {}
+    for place, row in enumerate(encoded):
+        sides.setdefault(row.question, ([], []))[not row.positive].append(place)
+    random = np.random.default_rng([seed, epoch, 1])
+    drawn = [[int(random.choice(side)) for side in both] for both in sides.values() if all(both)]
+    longest = [max((encoded[place] for place in pair), key=lambda row: row.length) for pair in drawn]
+    cuts = batches(longest, max(1, batch_size // 2), seed, epoch)
+    return [[place for number in cut for place in drawn[number]] for cut in cuts]
+
+
+def mismatched(encoded: Sequence[Encoded], seed: int, max_length: int) -> list[Encoded]:
+    """Each prompt with the completion of another question, drawn with the seed, cut at `max_length` tokens.
+
+    ValueError where all rows belong to one question.
+    """
+    if len({row.question for row in encoded}) < 2:
+        raise ValueError("rationales must belong to two questions at least, to be exchanged; take more")
+    random, made = np.random.default_rng([seed, 2]), []
+    for own in encoded:
+        other = own
+        while other.question == own.question:
+            other = encoded[random.integers(len(encoded))]
+        ids, mask = (
+            np.concatenate([mine[: own.prompt], theirs[other.prompt : other.length]])[:max_length]
+            for mine, theirs in ((own.input_ids, other.input_ids), (own.loss_mask, other.loss_mask))
+        )
+        made.append(
+            replace(
+                own, id=f"{own.id}, {other.id}", input_ids=ids, loss_mask=mask, length=len(ids), matched=False
+            )
+        )
+    return made
+
+
+def beside(encoded: Sequence[Encoded], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """As `batches` of the first half of the rows, each followed by its counterpart of the second half.
+
+    For rows and what `mismatched` makes of them: batch_size counts the former.
+    """
+    half = len(encoded) // 2
+    cuts = batches(encoded[:half], batch_size, seed, epoch)
+    return [[place for row in cut for place in (row, row + half)] for cut in cuts]
+
+
+def shared(rows: Sequence[int], rank: int, world: int, together: int = 1) -> list[int]:
+    """The part of a batch that process `rank` of `world` computes; `together` neighbours stay together."""
+    groups = [rows[start : start + together] for start in range(0, len(rows), together)]
+    return [row for group in groups[rank::world] for row in group]
+
+
 def padding_share(encoded: Sequence[Encoded], groups: Iterable[Sequence[int]]) -> float:
     """Share of the tokens of these batches that is padding, in [0, 1)."""
     used = total = 0
@@ -181,7 +237,8 @@ def collate(rows: Sequence[Encoded], pad: int) -> dict[str, torch.Tensor]:
     """Stack rows, padded on the right to the longest of them.
 
     Returns input_ids, attention_mask: long (B, T); loss_mask, prompt_mask: bool (B, T); positive: bool (B,);
-    question: long (B,). `loss_mask[b, t]` says that token t is a target, predicted from position t - 1.
+    question: long (B,); matched: bool (B,). `loss_mask[b, t]` says that token t is a target, predicted from
+    position t - 1.
     """
     width = max(len(row.input_ids) for row in rows)
     ids = np.full((len(rows), width), pad, dtype=np.int64)
@@ -199,6 +256,7 @@ def collate(rows: Sequence[Encoded], pad: int) -> dict[str, torch.Tensor]:
         "prompt_mask": torch.from_numpy(position < prompts),
         "positive": torch.tensor([row.positive for row in rows]),
         "question": torch.tensor([row.question for row in rows]),
+        "matched": torch.tensor([row.matched for row in rows]),
     }
 
 

@@ -81,6 +81,7 @@ class TrainState:
 
     key   of the run; a file of another run is refused
     file  of the checkpoint; None where none is kept
+    memory  float64 (rows,), what an objective left of each row; None where none leaves anything
     """
 
     parameters: dict[str, nn.Parameter]
@@ -88,12 +89,14 @@ class TrainState:
     key: dict[str, object]
     file: Path | None
     history: list[dict[str, float]] = field(default_factory=list)
+    memory: Tensor | None = None
 
     def save(self, main: bool) -> None:
         """Put it together in every process; the main one writes all of it or, when killed, none of it."""
         columns = list(dict.fromkeys(name for row in self.history for name in row))
         rows = [[row.get(name, math.nan) for name in columns] for row in self.history]
         tensors = {"history": torch.tensor(rows, dtype=torch.float64)}
+        tensors |= {} if self.memory is None else {"memory": self.memory}
         for name, parameter in self.parameters.items():
             for part, value in {"weight": parameter.detach(), **self.optimizer.state[parameter]}.items():
                 tensors[f"{part}/{name}"] = full_tensor(value).contiguous()
@@ -110,6 +113,7 @@ class TrainState:
         names = json.loads(metadata["columns"])
         for row in tensors.pop("history").tolist():
             self.history.append({n: v for n, v in zip(names, row, strict=True) if not math.isnan(v)})
+        self.memory = tensors.pop("memory", None)
         for place, value in tensors.items():
             part, name = place.split("/", 1)
             parameter = self.parameters[name]

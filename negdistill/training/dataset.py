@@ -57,18 +57,26 @@ class TrainingSet:
         sides = (tuple(r for r in side if r.problem_id in kept) for side in (self.positives, self.negatives))
         return TrainingSet(self.problems[:n], *sides)
 
-    def examples(self, kind: str, preset: str = "fixed") -> list[Example]:
-        """Texts to train on: kind "solutions", "positives", "negatives" or "both". ValueError where empty.
+    def examples(self, kind: str, preset: str = "fixed", marks: Sequence[str] = ("", "")) -> list[Example]:
+        """Texts to train on: kind "solutions", "positives", "negatives", "both" or "answers" (the reference
+        answers alone, each in a box). ValueError where empty.
+
+        marks  text before the prompt of right and of wrong rationales
 
         What has no text, as the answer of a teacher that said nothing, is left out.
         """
-        check_choice("kind", kind, ("solutions", "positives", "negatives", "both"))
+        check_choice("kind", kind, ("solutions", "positives", "negatives", "both", "answers"))
         prompts = {problem.id: format_prompt(problem.question, preset) for problem in self.problems}
-        if kind == "solutions":
-            solved = [problem for problem in self.problems if problem.solution.strip()]
+        if kind in ("solutions", "answers"):
+            texts = {p.id: p.solution if kind == "solutions" else p.answer for p in self.problems}
+            solved = {name: text for name, text in texts.items() if text.strip()}
             if not solved:
-                raise ValueError("solutions must not be empty: no question has one; leave Fine-tune out")
-            return [Example(p.id, prompts[p.id], p.solution, question=p.id) for p in solved]
+                row = "Fine-tune" if kind == "solutions" else "Answers only"
+                raise ValueError(f"{kind} must not be empty: no question has one; leave {row} out")
+            box = "{}" if kind == "solutions" else r"\boxed{{{}}}"
+            return [
+                Example(name, prompts[name], box.format(text), question=name) for name, text in solved.items()
+            ]
         said, unsaid = ([r for r in side if r.text.strip()] for side in (self.positives, self.negatives))
         sides = {"positives": ((True, said),), "negatives": ((False, unsaid),)}
         sides["both"] = sides["positives"] + sides["negatives"]
@@ -80,8 +88,9 @@ class TrainingSet:
                     'another teacher, or rules that find more answers (extract="lenient", rule="math")'
                 )
         return [
-            Example(f"{r.problem_id}#{r.index}", prompts[r.problem_id], r.text, positive, r.problem_id)
+            Example(f"{r.problem_id}#{r.index}", mark + prompts[r.problem_id], r.text, positive, r.problem_id)
             for positive, side in sides[kind]
+            for mark in ((marks or ("", ""))[not positive],)
             for r in side
         ]
 

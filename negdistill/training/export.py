@@ -34,7 +34,7 @@ from negdistill.training.adapters import stored
 from negdistill.training.export_check import answers, compare
 from negdistill.training.fits import ADAPTER, FIT, Fit, finished, load_fit
 from negdistill.training.identity import digest_student
-from negdistill.training.method_table import METHODS
+from negdistill.training.method_table import find_method
 from negdistill.training.students import load_student
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def export(folder: str | Path, out: str | Path, student: str = "embedded") -> Pa
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"out must be a new folder; {out} is there already; choose another, or remove it")
     base = _base(student, manifest)
-    base.tokenizer.chat_template = chat_template(base.tokenizer, fit.preset)
+    base.tokenizer.chat_template = chat_template(base.tokenizer, fit.preset, fit.prefix)
     with atomic_path(out) as part:
         address = student
         if student == "embedded":
@@ -119,26 +119,34 @@ def export(folder: str | Path, out: str | Path, student: str = "embedded") -> Pa
     return out
 
 
-def chat_template(tokenizer: PreTrainedTokenizerBase, preset: str = "fixed") -> str:
-    """A chat template that makes of a chat's last message the prompt of training, token by token."""
+def chat_template(tokenizer: PreTrainedTokenizerBase, preset: str = "fixed", prefix: str = "") -> str:
+    """A chat template that makes of a chat's last message the prompt of training, token by token.
+
+    prefix  text before every prompt, as `Fit.prefix`
+    """
     first = tokenizer("x")["input_ids"][:1]
     start = "{{ bos_token }}" if first == [tokenizer.bos_token_id] else ""  # a template has to put it itself
-    before, after = (json.dumps(text) for text in PRESETS[preset].prompt.split("{question}"))
+    before, after = (json.dumps(text) for text in (prefix + PRESETS[preset].prompt).split("{question}"))
     return f"{start}{{{{ {before} + messages[-1]['content'] + {after} }}}}"
 
 
 def _plain_fit(folder: Path) -> Fit:
     if not finished(folder) or "method" not in json.loads((folder / FIT).read_text(encoding="utf-8")):
         raise ValueError(
-            f"folder must hold a finished fit of a row of methods.METHODS; {folder} holds none; fit one"
+            f"folder must hold a finished fit of a row of method_table.METHODS; {folder} holds none; fit one"
         )
     fit = load_fit(folder)
-    if METHODS[fit.method].view == "nat":
+    if find_method(fit.method).view == "nat":
         raise ValueError(
             f"the fit must be a plain LoRA; {fit.method!r} computes with the integrate unit, which only this "
             "package has; export NCE, the plain LoRA that learns from NAT"
         )
-    if METHODS[fit.method].view == "base":
+    if find_method(fit.method).view == "contrast":
+        raise ValueError(
+            f"the fit must be a plain LoRA; {fit.method!r} answers with two adapters at once; export Merge, "
+            "which adds their matrices"
+        )
+    if find_method(fit.method).view == "base":
         raise ValueError(f"the fit must be a plain LoRA; {fit.method!r} is the base itself; share its prompt")
     return fit
 
@@ -204,7 +212,7 @@ def _untie(model: nn.Module) -> None:
 
 
 def _card(fit: Fit, manifest: Manifest, student: str, address: str, out: Path, r: int, checked: str) -> str:
-    row = METHODS[fit.method]
+    row = find_method(fit.method)
     on_hub = student != "embedded" and not Path(student).exists()
     front = {
         "library_name": "transformers",
@@ -218,6 +226,7 @@ def _card(fit: Fit, manifest: Manifest, student: str, address: str, out: Path, r
         "positives": "Rationales of a teacher with a right final answer",
         "negatives": "Rationales of a teacher with a wrong final answer",
         "both": "Rationales of a teacher, with a right and with a wrong final answer",
+        "answers": "Reference answers of the questions, without a rationale",
         "": "None of its own",
     }[row.data]
     uses = f", and what it uses: {', '.join(row.uses)}" if row.uses else ""
@@ -229,7 +238,7 @@ def _card(fit: Fit, manifest: Manifest, student: str, address: str, out: Path, r
         r=r,
         out=out.name,
         address=f"`{address}`",
-        prompt=PRESETS[fit.preset].prompt.replace("\n", "\\n"),
+        prompt=(fit.prefix + PRESETS[fit.preset].prompt).replace("\n", "\\n"),
         data=data,
         amount=f"{fit.total_steps} steps and {fit.total_tokens:,} tokens in {fit.total_seconds:.0f} s{uses}.",
         scores=_scores(fit),

@@ -12,9 +12,10 @@ totals.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,23 +25,49 @@ from torch import nn
 from negdistill.checks import check_choice, check_type
 from negdistill.method.nat import save_nat
 from negdistill.method.nat_unit import projections
+from negdistill.method.objectives import OBJECTIVES
 from negdistill.runs.digests import digest_code, digest_json
 from negdistill.runs.folder import Manifest, RunFolder
 from negdistill.runs.processes import processes
 from negdistill.training.adapters import lora, merged, nat_lora, save_lora, stored, wide_rank
-from negdistill.training.batching import Example, encode, pad_id
+from negdistill.training.batching import (
+    Encoded,
+    Example,
+    batches,
+    beside,
+    digest_encoded,
+    encode,
+    mismatched,
+    pad_id,
+    pairs,
+)
+from negdistill.training.budget import rest, stage_settings
+from negdistill.training.contrast import contrasted, save_contrast
 from negdistill.training.dataset import TrainingSet
 from negdistill.training.few_shot import few_shot_prefix
 from negdistill.training.fits import ADAPTER, Fit, OnEpoch, finished, follower, load_fit, write_fit
-from negdistill.training.identity import digest_student
+from negdistill.training.identity import digest_model, digest_student
 from negdistill.training.loop import COLUMNS, train
-from negdistill.training.method_table import MERGE, METHODS, NEGATIVE, WIDE, Method, stages, trainings
+from negdistill.training.method_table import (
+    CONTRAST,
+    COT,
+    MERGE,
+    NEGATIVE,
+    WIDE,
+    Method,
+    digest_method,
+    find_method,
+    stages,
+)
+from negdistill.training.reference import Reference, reference
 from negdistill.training.settings import Settings
 from negdistill.training.students import context_length
 from negdistill.training.teacher_cache import TeacherCache, teacher_cache
 
 if TYPE_CHECKING:
     from negdistill.training.students import Student
+
+ORDER = {"single": (batches, 1), "pairs": (pairs, 2), "mismatched": (beside, 2)}  # and what stays together
 
 
 def fit(
@@ -52,12 +79,14 @@ def fit(
     neg: Fit | None = None,
     on_epoch: OnEpoch | None = None,
     nat: Fit | None = None,
+    start: Fit | None = None,
 ) -> Fit:
     """Fit one row of METHODS, and the rows that it uses, each in a folder of its own below `out_dir`.
 
     The folder's name holds a key of row, data, student, settings and code: what is there already is returned
     without training, what was interrupted continues from its checkpoint. The student is left as it was.
 
+    method    name of a row; "module:Name" is one of your own, see `method_table.find_method`
     neg       negative adapter to use in place of one fitted with the same settings, so that several rows and
               budgets can share it; rows that use none ignore it
     on_epoch  called after each epoch of the row's own training, with the student as trained so far and the
@@ -65,34 +94,42 @@ def fit(
               `Fit.trajectory`. Its attribute `key`, a string, says what it does and is part of the key.
     nat       NAT to use in place of one fitted with the same settings, as `neg`; it may have been fitted on
               other rationales, as NCE's teacher before its own samples joined them
+    start     CoT KD to use in place of one fitted with the same settings, as `neg`: rivals go on from it, at
+              rates of their own
 
     ValueError for an unknown row, an empty set of rationales, a projection that the model lacks, worked
     examples that do not fit the context, or a budget that the adapters it uses took; otherwise as `train`.
     """
-    check_choice("method", method, METHODS)
+    row = find_method(method)
     check_type("data", data, TrainingSet, "a TrainingSet")
     check_type("config", config, Settings, "Settings, as settings() makes them")
+    if isinstance(row.objective, str):
+        check_choice(f"objective of {row.name}", row.objective, OBJECTIVES)
     if on_epoch is not None and not isinstance(getattr(on_epoch, "key", None), str):
         raise ValueError(
             f"on_epoch must have an attribute key, a string that says what it does; got {on_epoch!r}"
         )
     projections(student.model, config.nat.target_modules)
-    given = {name: one for name, one in ((NEGATIVE, neg), ("NAT", nat)) if one is not None}
-    for name, one in given.items():
-        check_choice("nat.method" if name == "NAT" else "neg.method", one.method, (name,))
-    fits, wanted = dict(given), stages(method, given)
-    texts = {stage: data.examples(METHODS[stage].data or "positives", config.preset) for stage in wanted}
-    for stage in wanted:
-        part = _stage_settings(stage, method, config, fits, given)
-        watch = on_epoch if stage == method else None
-        fits[stage] = _fit(METHODS[stage], student, texts[stage], part, Path(out_dir), fits, watch)
+    named = {"neg": (NEGATIVE, neg), "nat": ("NAT", nat), "start": (COT, start)}
+    for parameter, (name, one) in named.items():
+        if one is not None:
+            check_choice(f"{parameter}.method", one.method, (name,))
+    given = {name: one for name, one in named.values() if one is not None and name != method}
+    fits, wanted = dict(given), {stage: find_method(stage) for stage in stages(method, given)}
+    texts = {
+        name: data.examples(one.data or "positives", config.preset, one.marks) for name, one in wanted.items()
+    }
+    for name, one in wanted.items():
+        part = stage_settings(name, method, config, fits, given)
+        watch = on_epoch if name == method else None
+        fits[name] = _fit(one, student, texts[name], part, Path(out_dir), fits, watch)
     return fits[method]
 
 
 @contextmanager
 def adapted(student: Student, fit: Fit) -> Iterator[Student]:
     """Within the block, the student with the adapter of the fit; afterwards it is the plain student again."""
-    view = METHODS[fit.method].view
+    view = find_method(fit.method).view
     block = (
         nullcontext(student.model) if view == "base" else stored(student.model, fit.folder / ADAPTER, view)
     )
@@ -112,7 +149,7 @@ def _fit(
     """One method, from its folder or trained, where all that it uses is fitted."""
     used = [fits[name] for name in row.uses]
     if row.data:
-        config = _rest(config, used)
+        config = rest(config, used)
     inputs, parameters = _origin(row, student, examples, config, used, on_epoch)
     manifest = Manifest(inputs=inputs, parameters=parameters, seed=config.train.seed)
     folder = out_dir / f"{re.sub('[^a-z]+', '-', row.name.lower())}-{manifest.key[:12]}"
@@ -129,58 +166,6 @@ def _resumed(folder: Path, manifest: Manifest) -> RunFolder:
     run = RunFolder.resume(folder, manifest) if here.is_main_process else RunFolder(folder, manifest)
     here.wait_for_everyone()
     return run
-
-
-# --- budget -------------------------------------------------------------------------------------------
-
-
-def _limits(config: Settings) -> list[tuple[str, str, int]]:
-    """Each limit of the training that is set: its name, what counts towards it in a fit, its value."""
-    pairs = (("max_steps", "total_steps"), ("max_tokens", "total_tokens"))
-    values = ((limit, total, getattr(config.train, limit)) for limit, total in pairs)
-    return [(limit, total, value) for limit, total, value in values if value is not None]
-
-
-def _stage_settings(
-    stage: str, method: str, config: Settings, fits: Mapping[str, Fit], given: Mapping[str, Fit]
-) -> Settings:
-    """The settings with the budget of a stage and of all that it uses.
-
-    What the given fits left of the whole budget is shared equally by the trainings; the last has the rest.
-    """
-    if not METHODS[stage].data:
-        return config
-    last = [name for name in stages(method, given) if METHODS[name].data][-1:] == [stage]
-    for limit, total, budget in _limits(config):
-        below = _totals(stage, given, total)
-        spent, parts = _totals(method, given, total), trainings(method, given)
-        if budget - spent < parts:
-            raise ValueError(
-                f"{limit} must exceed the {spent} that the adapters took which the row uses; got {budget}; "
-                "raise it, or give a neg that was trained for less"
-            )
-        part = below + (budget - spent) // parts * trainings(stage, given)
-        if last:
-            beside = [name for name in METHODS[method].uses if name in fits and stage != method]
-            part = budget - sum(getattr(fits[name], total) for name in beside)
-        config = replace(config, train=replace(config.train, **{limit: part}))
-    return config
-
-
-def _totals(name: str, given: Mapping[str, Fit], total: str) -> int:
-    """What the given fits took that a method stands on."""
-    return sum(
-        getattr(given[used], total) if used in given else _totals(used, given, total)
-        for used in METHODS[name].uses
-    )
-
-
-def _rest(config: Settings, used: Sequence[Fit]) -> Settings:
-    """The settings with what the fits that a training uses left of its budget."""
-    for limit, total, budget in _limits(config):
-        left = budget - sum(getattr(one, total) for one in used)
-        config = replace(config, train=replace(config.train, **{limit: left}))
-    return config
 
 
 # --- one fit ------------------------------------------------------------------------------------------
@@ -200,6 +185,7 @@ def _origin(
         "examples": digest_json([asdict(example) for example in examples]),
         "code": digest_code(__name__),
         **{one.method: RunFolder.open(one.folder).manifest.key for one in used},
+        **({"method": digest_method(row)} if ":" in row.name else {}),
     }
     parameters = {
         "method": row.name,
@@ -221,6 +207,8 @@ def _model(
         return nullcontext(model)
     if row.view == "nat":
         return nat_lora(model, config.nat, folders[0] if folders else None, row.start == "noise", seed)
+    if row.start == "contrast":
+        return nullcontext(contrasted(model, folders[1], folders[0], config.nat.target_modules, CONTRAST))
     if row.start == "merge":
         return merged(model, dict(zip(folders, MERGE.values(), strict=True)))
     r = wide_rank(model, config.nat) if row.name == WIDE else None
@@ -255,7 +243,7 @@ def _make(
 ) -> None:
     """Train, then write the folder, fit.json last. With several processes the main one writes."""
     main = processes().is_main_process
-    history, prefix = pd.DataFrame(columns=COLUMNS), ""
+    history, prefix, seconds = pd.DataFrame(columns=COLUMNS), row.prefix, 0.0
     count = sum(one.trainable_parameters for one in used)
     cache = _cache(student, examples, config, used, run.folder.parent) if row.beta_mode else None
     teacher = cache and cache.teacher(row.beta_mode, config.mixing, config.train.seed)
@@ -263,16 +251,60 @@ def _make(
         if row.data:
             count = sum(p.numel() for p in model.parameters() if p.requires_grad)
             follow = follower(on_epoch, student, run) if on_epoch else None
+            rows = _rows(row, examples, student, config)
+            if row.reference:
+                teacher = _reference(model, rows, student, config, run.folder.parent)
+            seconds = 0.0 if teacher is None else (cache or teacher).seconds
+            order, together = ORDER[row.order]
             history = train(
-                *(model, student.tokenizer, examples, config.train, row.objective, run.folder, config.preset),
+                *(model, student.tokenizer, rows, config.train, row.objective, run.folder, config.preset),
                 on_epoch=follow,
                 teacher=teacher,
+                order=order,
+                per=row.per,
+                together=together,
+                memory=row.memory,
             )
         if row.view == "base":
             prefix = few_shot_prefix(examples, student, config)
         elif main:
             with run.create(ADAPTER) as path:
-                save_nat(model, path) if row.view == "nat" else save_lora(model, path)
+                _save(row, model, path, config, used)
     if main:
-        write_fit(run, row.name, config, used, history, count, prefix, cache.seconds if cache else 0.0)
+        write_fit(run, row.name, config, used, history, count, prefix, seconds)
     processes().wait_for_everyone()
+
+
+def _rows(row: Method, examples: list[Example], student: Student, config: Settings) -> list[Encoded]:
+    """The examples as tokens; for "mismatched" followed by each prompt with another question's rationale."""
+    context = context_length(student.model, student.tokenizer)
+    rows = encode(examples, student.tokenizer, context, config.preset)
+    return rows + mismatched(rows, config.train.seed, context) if row.order == "mismatched" else rows
+
+
+def epoch_steps(method: str, student: Student, data: TrainingSet, config: Settings) -> int:
+    """Optimiser steps of one epoch of a row's own training, at least 1; errors as in `fit`."""
+    row = find_method(method)
+    rows = _rows(row, data.examples(row.data, config.preset, row.marks), student, config)
+    micro = ORDER[row.order][0](rows, config.train.batch_size, config.train.seed, 0)
+    return max(1, ceil(len(micro) / config.train.gradient_accumulation_steps))
+
+
+def _reference(
+    model: nn.Module, rows: list[Encoded], student: Student, config: Settings, out_dir: Path
+) -> Reference:
+    """What the model says before it is trained, one folder for all rows of the table that ask the same."""
+    size, progress = config.train.batch_size, config.train.progress
+    key = digest_json([digest_model(model), digest_encoded(rows), size])
+    folder = out_dir / f"reference-{key[:12]}"
+    return reference(model, rows, pad_id(student.tokenizer), folder, size, progress)
+
+
+def _save(row: Method, model: nn.Module, path: Path, config: Settings, used: list[Fit]) -> None:
+    if row.view == "nat":
+        save_nat(model, path)
+    elif row.view == "contrast":
+        wrong, right = (one.folder / ADAPTER for one in used)
+        save_contrast(path, right, wrong, config.nat.target_modules, CONTRAST)
+    else:
+        save_lora(model, path)

@@ -27,9 +27,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -38,10 +37,10 @@ from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 
-from negdistill.checks import check_choice, check_number, check_type, check_whole
-from negdistill.method.objectives import NEEDS_TEACHER, OBJECTIVES, Objective
+from negdistill.checks import check_choice
+from negdistill.method.objectives import NEEDS_REFERENCE, NEEDS_TEACHER, OBJECTIVES, Objective
 from negdistill.runs.digests import digest_code, digest_json
-from negdistill.runs.processes import processes
+from negdistill.runs.processes import all_gather, processes
 from negdistill.training.batching import (
     Encoded,
     Example,
@@ -51,6 +50,7 @@ from negdistill.training.batching import (
     digest_encoded,
     encode,
     pad_id,
+    shared,
 )
 from negdistill.training.checkpoint import (
     CHECKPOINT,
@@ -62,60 +62,15 @@ from negdistill.training.checkpoint import (
     wrap,
 )
 from negdistill.training.identity import digest_model, digest_objective
+from negdistill.training.steps import UNITS, Order, Step, TrainConfig, counted, learning_rate, steps
 from negdistill.training.students import context_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SCHEDULES = ("linear", "cosine")
 COLUMNS = ("step", "epoch", "loss", "lr", "grad_norm", "tokens", "seconds")
 
 OnEpoch = Callable[[int, nn.Module], Mapping[str, float] | None]
-Order = Callable[[Sequence[Encoded], int, int, int], list[list[int]]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
-    """How to train. Exactly one of epochs, max_steps and max_tokens says when to stop."""
-
-    epochs: int | None = None  # passes over the data
-    max_steps: int | None = None  # optimiser steps
-    max_tokens: int | None = None  # tokens seen without padding; the step that reaches them is the last
-    batch_size: int = 32  # rows of a micro-batch, over all processes together
-    gradient_accumulation_steps: int = 1  # micro-batches of one step; they never cross an epoch
-    lr: float = 3e-4  # peak learning rate of AdamW
-    schedule: str = "cosine"  # or "linear": the way from the peak towards 0 at the end
-    warmup_steps: int = 0  # steps of linear rise to the peak
-    weight_decay: float = 0.0  # share of a matrix taken off per step, times lr; vectors do not decay
-    max_grad_norm: float = 1.0  # largest 2-norm of the whole gradient
-    seed: int = 0  # of batch order and dropout
-    checkpoint_every: int | None = None  # steps between checkpoints; None writes one at the end only
-    compile: bool = False  # through torch.compile: minutes at the start, faster steps, sums in another order
-    progress: bool = True  # whether a bar on stderr shows loss and tokens/s
-
-    def __post_init__(self) -> None:
-        stops = [name for name in ("epochs", "max_steps", "max_tokens") if getattr(self, name) is not None]
-        if len(stops) != 1:
-            got = " and ".join(stops) or "none"
-            raise ValueError(f"set exactly one of epochs, max_steps and max_tokens; got {got}")
-        check_choice("schedule", self.schedule, SCHEDULES)
-        every = [] if self.checkpoint_every is None else ["checkpoint_every"]
-        least = dict.fromkeys((*stops, *every, "batch_size", "gradient_accumulation_steps"), 1)
-        for name, low in {**least, "warmup_steps": 0, "seed": 0}.items():
-            check_whole(name, getattr(self, name), low)
-        check_number("weight_decay", self.weight_decay, low=0)
-        for name in ("lr", "max_grad_norm"):
-            check_number(name, getattr(self, name), above=0)
-        for name in ("compile", "progress"):
-            check_type(name, getattr(self, name), bool, "True or False")
-
-
-def learning_rate(step: int, total: int, config: TrainConfig) -> float:
-    """Learning rate of step 0 ... total - 1: up during the warm-up, then linear or cosine towards 0."""
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    left = (total - step) / (total - config.warmup_steps)
-    return config.lr * (left if config.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left)))
 
 
 def train(
@@ -130,6 +85,9 @@ def train(
     on_epoch: OnEpoch | None = None,
     teacher: Teacher | None = None,
     order: Order = batches,
+    per: str = "target",
+    together: int = 1,
+    memory: bool = False,
 ) -> pd.DataFrame:
     """Train in place whatever of `model` has requires_grad; the model is left in eval mode, whatever happens.
 
@@ -140,10 +98,14 @@ def train(
     max_length  context in tokens, by default the model's own
     on_epoch    called as on_epoch(epochs done, model in eval mode) after each epoch and at the end, in every
                 process; the numbers it returns become columns of the history and stay in the checkpoint
-    teacher     what the objective "distillation" learns from; no other has one
+    teacher     what joins a batch: what "distillation" learns from, or the reference of those that need one
     order       the batches of an epoch, in place of `batching.batches`
+    per         "target" or "row": what the objective sums over, and so what its mean is taken over
+    together    rows that stand together in a batch and that no two processes may share, as the 2 of a pair
+    memory      whether the batch carries `memory` (B,): what the objective left there when it last saw these
+                rows, NaN at first. It stays in the checkpoint
 
-    Returns one row per step: step and epoch (from 1), loss (mean over its targets, before the step), lr,
+    Returns one row per step: step and epoch (from 1), loss (mean over its targets or rows, before it), lr,
     grad_norm (before clipping), tokens (so far, without padding), seconds (so far, without on_epoch).
     Computes in bfloat16 autocast on CUDA and in the model's own type elsewhere.
 
@@ -151,21 +113,25 @@ def train(
     the run, a teacher of other examples, or a checkpoint of another run. FloatingPointError for a loss or
     gradient that is not finite, before it reaches the weights; it names step, examples and last checkpoint.
     """
+    check_choice("per", per, UNITS)
     if isinstance(objective, str):
         check_choice("objective", objective, OBJECTIVES)
         objective = OBJECTIVES[objective]
     if not (examples and isinstance(examples[0], Encoded)):
         context = max_length or context_length(model, tokenizer)
         examples = encode(examples, tokenizer, context, preset)
-    plan = _plan(examples, config, order)
+    plan = steps(examples, config, order)
     if config.warmup_steps >= len(plan):
         raise ValueError(f"warmup_steps must be below all {len(plan)} steps; got {config.warmup_steps}")
     accelerator = processes()  # without its bfloat16, which would leave the model's forward patched
-    key = _key(model, examples, config, objective, teacher, order)
+    key = _key(model, examples, config, objective, teacher, order) | {"per": per, "memory": memory}
     wrapped = wrap(model, accelerator)
     state = _state(wrapped if accelerator.is_fsdp2 else model, config, key, out_dir)
+    if memory and state.memory is None:
+        state.memory = torch.full((len(examples),), math.nan, dtype=torch.float64)
     models, pad = (model, torch.compile(wrapped) if config.compile else wrapped), pad_id(tokenizer)
-    loop = _Loop(*models, objective, examples, plan, pad, config, state, accelerator, teacher)
+    sharing = (accelerator, teacher, per, together)
+    loop = _Loop(*models, objective, examples, plan, pad, config, state, *sharing)
     with torch.random.fork_rng(devices=[loop.device] if loop.device.type == "cuda" else []):
         try:
             loop.run(on_epoch)
@@ -175,31 +141,6 @@ def train(
     extra = dict.fromkeys(name for row in state.history for name in row if name not in COLUMNS)
     frame = pd.DataFrame(state.history, columns=[*COLUMNS, *extra])
     return frame.astype({"step": int, "epoch": int, "tokens": int})
-
-
-class _Step(NamedTuple):
-    """Epoch from 0, whether it ends here, row numbers of each micro-batch, tokens without padding."""
-
-    epoch: int
-    epoch_ends: bool
-    micro: list[list[int]]
-    tokens: int
-
-
-def _plan(encoded: Sequence[Encoded], config: TrainConfig, order: Order) -> list[_Step]:
-    """All steps of the run."""
-    size = config.gradient_accumulation_steps
-    most = config.max_tokens or math.inf
-    plan: list[_Step] = []
-    for epoch in count():
-        micro = order(encoded, config.batch_size, config.seed, epoch)
-        for start in range(0, len(micro), size):
-            if epoch == config.epochs or len(plan) == config.max_steps or most <= 0:
-                return plan
-            part = micro[start : start + size]
-            tokens = sum(encoded[i].length for rows in part for i in rows)
-            plan.append(_Step(epoch, start + size >= len(micro), part, tokens))
-            most -= tokens
 
 
 def _key(
@@ -212,7 +153,8 @@ def _key(
 ) -> dict[str, object]:
     """What makes a run this run, part by part; the checkpoint of a run with another key is refused."""
     name = _name(objective)
-    if (name in NEEDS_TEACHER) != (teacher is not None):
+    needed = name in NEEDS_TEACHER or name in NEEDS_REFERENCE
+    if name in OBJECTIVES and needed != (teacher is not None):
         raise ValueError(f"objective {name!r} needs {'a' if teacher is None else 'no'} teacher")
     data = digest_encoded(encoded)
     if teacher is not None and teacher.data != data:
@@ -225,7 +167,9 @@ def _key(
 
 
 def _name(objective: Objective) -> str:
-    """Of a function, also of one with some arguments filled in."""
+    """In OBJECTIVES, else that of the function, also of one with some arguments filled in."""
+    if named := [name for name, known in OBJECTIVES.items() if known is objective]:
+        return named[0]
     while isinstance(objective, partial):
         objective = objective.func
     return getattr(objective, "__name__", type(objective).__name__)
@@ -253,12 +197,14 @@ class _Loop:
     wrapped: nn.Module  # what computes
     objective: Objective
     encoded: Sequence[Encoded]
-    plan: list[_Step]
+    plan: list[Step]
     pad: int
     config: TrainConfig
     state: TrainState
     accelerator: Accelerator
     teacher: Teacher | None
+    per: str
+    together: int
 
     @property
     def device(self) -> torch.device:
@@ -297,28 +243,32 @@ class _Loop:
         """Put the clipped gradient of a step into the parameters; its mean loss, its norm before clipping.
 
         Every process knows the plan, so the number of targets to divide by needs no communication. One whose
-        share of a small batch is empty takes a row without targets: all must take part in the backward pass.
+        share of a small batch is empty takes rows without targets: all must take part in the backward pass.
         """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         micro = self.plan[number].micro
-        targets = max(1, sum(int(self.encoded[i].loss_mask.sum()) for rows in micro for i in rows))
+        targets = max(1, sum(counted(self.encoded[i], self.per) for rows in micro for i in rows))
         seed = np.random.SeedSequence([self.config.seed, number, rank]).generate_state(1, np.uint64)
         torch.manual_seed(int(seed[0]))
         self.state.optimizer.zero_grad()
         summed = 0.0
         for index, rows in enumerate(micro):
-            share = rows[rank::world]
-            batch = collate([self.encoded[i] for i in share or rows[:1]], self.pad)
+            share = shared(rows, rank, world, self.together)
+            batch = collate([self.encoded[i] for i in share or rows[: self.together]], self.pad)
             if not share:
                 batch["loss_mask"].zero_()
             if self.teacher is not None:
                 batch |= self.teacher(share)
+            if self.state.memory is not None:
+                batch["memory"] = self.state.memory[share]
             batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
             with nullcontext() if index + 1 == len(micro) else self.accelerator.no_sync(self.wrapped):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                    loss = self.objective(self.wrapped, batch)
+                    loss = self.loss(batch)
                 self.accelerator.backward(loss * (world / targets))  # processes are averaged
             summed = summed + loss.detach()
+            if self.state.memory is not None:
+                self.remember(share, batch["memory"])
         norm = nn.utils.clip_grad_norm_(self.state.parameters.values(), self.config.max_grad_norm)
         loss = (self.accelerator.reduce(summed, "sum") / targets).item()
         norm = full_tensor(norm).item()
@@ -330,6 +280,21 @@ class _Loop:
                 f"last good checkpoint: {kept}; lower lr, or look at these examples"
             )
         return loss, norm
+
+    def loss(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        found = self.objective(self.wrapped, batch)
+        if not (isinstance(found, torch.Tensor) and found.ndim == 0):
+            shape = [*found.shape] if isinstance(found, torch.Tensor) else type(found).__name__
+            raise ValueError(
+                f"objective {_name(self.objective)!r} must return one number, the sum over its "
+                f"{self.per}s as a tensor of shape []; got {shape}"
+            )
+        return found
+
+    def remember(self, share: Sequence[int], left: torch.Tensor) -> None:
+        """What an objective left, of the rows of all processes."""
+        for rows, values in all_gather([(list(share), left.tolist())]):
+            self.state.memory[rows] = torch.tensor(values, dtype=self.state.memory.dtype)
 
     def evaluate(self, on_epoch: OnEpoch, epoch: int) -> dict[str, float]:
         hand_back(self.state.parameters, self.model)

@@ -15,7 +15,7 @@ large one the `top_k` most likely tokens and the mass of all others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -154,21 +154,39 @@ def teacher_cache(
     data = digest_encoded(encoded)
     inputs = {"data": data, "model": digest_model(model), "code": digest_code(__name__)}
     parameters = {"top_k": top_k, "temperature": temperature, "batch_size": batch_size, "shard": SHARD}
-    shared = SharedFolder(Path(folder), Manifest(inputs=inputs, parameters=parameters))
+
+    def make(rows: list[Encoded]) -> dict[str, Tensor]:
+        return _shard(model, rows, pad, top_k, temperature, batch_size)
+
+    wanted = Manifest(inputs=inputs, parameters=parameters)
+    run, plan = in_shards(Path(folder), wanted, encoded, make, "teachers" if progress else None)
+    return _read(run, plan, encoded, data, temperature)
+
+
+def in_shards(
+    folder: Path,
+    wanted: Manifest,
+    encoded: Sequence[Encoded],
+    make: Callable[[list[Encoded]], dict[str, Tensor]],
+    label: str | None,
+) -> tuple[RunFolder, list[list[int]]]:
+    """What `make` says of all rows, SHARD of them to a file; returns the folder and the rows of each file.
+
+    label  beside the bar on stderr; None: no bar. ValueError for a folder of something else than is wanted.
+    """
+    shared = SharedFolder(folder, wanted)
     # rows of like length together; the plan is fixed, so that a continued pass meets the same batches
     order = sorted(range(len(encoded)), key=lambda row: len(encoded[row].input_ids))
     plan = [order[start : start + SHARD] for start in range(0, len(order), SHARD)]
     names = [f"{number:05d}.safetensors" for number in range(len(plan))]
     todo = shard([number for number, name in enumerate(names) if name not in shared.run.manifest.artifacts])
-    quiet = not (progress and processes().is_main_process)
-    with tqdm(total=sum(len(plan[n]) for n in todo), unit="rationale", desc="teachers", disable=quiet) as bar:
+    quiet = label is None or not processes().is_main_process
+    with tqdm(total=sum(len(plan[n]) for n in todo), unit="rationale", desc=label, disable=quiet) as bar:
         for number in todo:
-            rows = [encoded[row] for row in plan[number]]
-            tensors = _shard(model, rows, pad, top_k, temperature, batch_size)
             with shared.own.create(names[number]) as path:
-                save_file(tensors, path)
-            bar.update(len(rows))
-    return _read(shared.collect(), plan, encoded, data, temperature)
+                save_file(make([encoded[row] for row in plan[number]]), path)
+            bar.update(len(plan[number]))
+    return shared.collect(), plan
 
 
 def _read(

@@ -13,13 +13,13 @@ from negdistill.data import arithmetic
 from negdistill.data.prompts import format_prompt
 from negdistill.data.records import Problem, Rationale
 from negdistill.data.tasks import load_task
-from negdistill.inference.evaluate import Follow, evaluate, predictions
+from negdistill.inference.evaluate import Follow, evaluate, likelihoods, predictions, rationale_log_probs
 from negdistill.inference.panel import sampled
 from negdistill.inference.sample import sample
 from negdistill.method.nat import attach, detach, view
 from negdistill.method.nat_unit import NATConfig
 from negdistill.training.batching import Example, real_text_tokenizer
-from negdistill.training.dataset import taught, training_set
+from negdistill.training.dataset import TrainingSet, taught, training_set
 from negdistill.training.fit import adapted, fit
 from negdistill.training.loop import TrainConfig, train
 from negdistill.training.settings import settings
@@ -285,6 +285,42 @@ def test_follow_waits_and_has_a_key(student):
     assert follow.key == same.key and len({follow.key, *(other.key for other in others)}) == 5
     with pytest.raises(ValueError, match="every must be at least 1; got 0"):
         Follow({}, every=0)
+
+
+def test_log_probs_of_rationales_equal_one_after_the_other(student):
+    said = [Rationale(problem.id, 0, text, "t") for problem, text in zip(PROBLEMS, ANSWERS, strict=True)]
+    said = [said[3], said[0], replace(said[0], text="")]
+    found, tokens = rationale_log_probs(student, PROBLEMS, said, prefix="Right. ", batch_size=2)
+    for one, value, count in zip(said, found, tokens, strict=True):
+        question = next(problem.question for problem in PROBLEMS if problem.id == one.problem_id)
+        prompt = TOKENIZER("Right. " + format_prompt(question))["input_ids"]
+        ids = torch.tensor([[*prompt, *TOKENIZER(one.text)["input_ids"], TOKENIZER.eos_token_id]])
+        with torch.no_grad():
+            logs = student.model(ids).logits[0, :-1].log_softmax(1).gather(1, ids[0, 1:, None])[:, 0]
+        wanted = logs[len(prompt) - 1 :]
+        assert value == pytest.approx(wanted.sum().item()) and count == len(wanted)
+    assert rationale_log_probs(student, PROBLEMS, [])[0].shape == (0,)
+    with pytest.raises(ValueError, match="rationales must belong to problems; got problem_id 'x'"):
+        rationale_log_probs(student, PROBLEMS, [Rationale("x", 0, "y", "t")])
+
+
+def test_held_out_rationales_are_followed_question_by_question(student):
+    right = [Rationale(PROBLEMS[0].id, i, f"\\boxed{{{i}}}", "t") for i in range(2)]
+    wrong = [Rationale(PROBLEMS[1].id, 0, "no", "t")]
+    held = TrainingSet(tuple(PROBLEMS[:3]), tuple(right), tuple(wrong))
+    by_hand, tokens = rationale_log_probs(student, PROBLEMS, right)
+    frame = likelihoods(student, held).set_index("problem_id")
+    ids = [problem.id for problem in PROBLEMS]
+    assert frame.loc[ids[0], "log_prob_right"] == pytest.approx((by_hand / tokens).mean())
+    assert frame["log_prob_right"].isna().tolist() == [False, True, True]
+    assert frame["log_prob_wrong"].isna().tolist() == [True, False, True]
+    assert likelihoods(student, replace(held, negatives=()))["log_prob_wrong"].isna().all()
+    follow = Follow({"valid": PROBLEMS[:2]}, options={"max_new_tokens": 2}, held=held)
+    seen = follow(student, 1)
+    assert seen["log_prob_right"].isna().tolist() == [False, True] and len(seen) == 2
+    assert follow.key != replace(follow, held=None).key
+    marked = replace(follow, options={"max_new_tokens": 2, "prefix": "Right. "})(student, 1)
+    assert marked["log_prob_right"].iloc[0] != seen["log_prob_right"].iloc[0]
 
 
 def test_problems_may_lack_subject_and_level(student):

@@ -20,8 +20,8 @@ from transformers import (
 
 from negdistill.data.prompts import format_prompt
 from negdistill.data.records import Problem, Rationale
-from negdistill.inference.ranker import LOSSES, PAIRED, Ranker, pairs, score
-from negdistill.training.batching import Example, collate, encode, real_text_tokenizer
+from negdistill.inference.ranker import LOSSES, PAIRED, Ranker, score
+from negdistill.training.batching import Example, collate, encode, pairs, real_text_tokenizer
 from negdistill.training.students import Student
 
 TOKENIZER = real_text_tokenizer(["Problem:\nSolution:\n0123456789+="] * 4, vocab_size=270)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from negdistill.data.answers import equivalent
 from negdistill.data.records import Problem, Rationale
 from negdistill.inference.panel import curves, draw_subsets, panel, sampled
-from negdistill.method.asc import RULES, best_of_n, groups, pass_at_n, sequence_weights, vote
+from negdistill.method.asc import RULES, best_of_n, groups, pass_at_n, ratio_weights, sequence_weights, vote
 
 HALVES = ("1/2", r"\frac{1}{2}", "0.5", r"\frac12", r"\dfrac{2}{4}")  # one value
 OTHERS = ("1", "7", "x=7", "1,000", "1000", "-3")
@@ -165,7 +165,7 @@ def test_bad_weights_are_refused(call, weights, message):
 
 
 def test_bad_rules_are_refused():
-    with pytest.raises(ValueError, match="rule must be one of 'sc', 'ws', 'asc'; got 'median'"):
+    with pytest.raises(ValueError, match="rule must be one of 'sc', 'ws', 'asc', 'lr'; got 'median'"):
         vote(["1"], rule="median")
     for rule in ("ws", "asc"):
         with pytest.raises(ValueError, match=f"weights must be given for rule '{rule}'; got None"):
@@ -192,6 +192,25 @@ def test_pass_at_n_refuses_more_than_there_are():
     for n in (0, 3):
         with pytest.raises(ValueError, match=f"n must lie between 1 and 2, .*; got {n}"):
             pass_at_n([True, False], n)
+
+
+def test_ratio_weights_by_hand():
+    right, wrong, lengths = [-2.0, -6.0, -9.0], [-3.0, -5.0, -12.0], [2, 2, 3]
+    ratios = np.exp([1.0, -1.0, 3.0])
+    assert ratio_weights(right, wrong) == pytest.approx(ratios / ratios.sum())
+    roots = np.exp([0.5, -0.5, 1.0])
+    assert ratio_weights(right, wrong, lengths) == pytest.approx(roots / roots.sum())
+    assert ratio_weights([right], [wrong]).shape == (1, 3)
+    answers = ["1", "2", "2"]
+    assert vote(answers, ratio_weights(right, wrong), "lr") == "2"
+    assert vote(answers, ratio_weights([-1.0, -9.0, -9.0], [-5.0, -9.0, -9.0]), "lr") == "1"
+    with pytest.raises(ValueError, match=r"wrong must be as many as right, \(3,\); got \(2,\)"):
+        ratio_weights(right, wrong[:2])
+    for sides, name in (([[0.1], [-1.0]], "right"), ([[-1.0], [np.nan]], "wrong")):
+        with pytest.raises(ValueError, match=f"{name} must be finite and at most 0"):
+            ratio_weights(*sides)
+    with pytest.raises(ValueError, match="lengths must be at least 1"):
+        ratio_weights(right, wrong, [1, 0, 1])
 
 
 def test_sequence_weights_by_hand():

@@ -25,7 +25,7 @@ from negdistill.data.tasks import load_task
 from negdistill.method.nat import view
 from negdistill.method.nat_unit import NATConfig
 from negdistill.method.nce import BETA_MODES
-from negdistill.method.objectives import NEEDS_TEACHER, OBJECTIVES
+from negdistill.method.objectives import NEEDS_REFERENCE, NEEDS_TEACHER, OBJECTIVES
 from negdistill.training import fit as methods
 from negdistill.training.adapters import wide_rank
 from negdistill.training.dataset import (
@@ -122,10 +122,17 @@ def test_the_table_has_the_papers_rows_and_the_controls():
     paper += ["KD", "NCE"]
     controls = ["CoT KD, NAT's size", "NAT, empty branch", "NAT, random branch", "NAT, positive branch"]
     controls += ["Negatives first", "Merge", "NCE, mean beta", "NCE, shuffled beta", "NCE, inverse beta"]
-    assert origins == dict.fromkeys(paper, "paper") | dict.fromkeys(controls, "control")
+    controls += ["CoT KD, continued"]
+    rivals = ["Answers only", "Label prefix", "Label prefix, swapped", "Label prefix, letters"]
+    rivals += ["DPO", "DPO, small beta", "DPO + NLL", "KTO", "KTO, no z0", "REDI", "REDI, alpha 0"]
+    rivals += ["REDI, alpha 1", "W-REINFORCE", "NSR", "TOPR", "GLOW", "UL, whole rationales"]
+    rivals += ["Contrastive decoding"]
+    kinds = {"paper": paper, "control": controls, "rival": rivals}
+    assert origins == {name: kind for kind, names in kinds.items() for name in names}
     for name, row in METHODS.items():
         assert row.name == name and row.objective in OBJECTIVES and row.description
         assert set(row.uses) <= set(METHODS) and bool(row.uses) == bool(row.start)
+        assert row.reference == (row.objective in NEEDS_REFERENCE)
         assert (row.objective in NEEDS_TEACHER) == (row.start == "teacher") == (row.beta_mode in BETA_MODES)
     assert {name: METHODS[name].objective for name in ("MIX", "CL", "NT", "UL")} == {
         "MIX": "likelihood",
@@ -247,7 +254,8 @@ def test_bad_sets_are_refused(tmp_path, student):
     with pytest.raises(ValueError, match="rationales must belong to problems; got problem_id 'p2'"):
         TrainingSet(PROBLEMS[:2], tuple(RIGHT), ())
     with pytest.raises(
-        ValueError, match="kind must be one of 'solutions', 'positives', 'negatives', 'both'; got 'all'"
+        ValueError,
+        match="kind must be one of 'solutions', 'positives', 'negatives', 'both', 'answers'; got 'all'",
     ):
         TrainingSet(PROBLEMS, (), ()).examples("all")
     empty = TrainingSet(PROBLEMS, (), tuple(WRONG))
@@ -343,7 +351,8 @@ def test_trainable_parameters(fits, student):
     plain = 2 * sum(8 * (d_in + d_out) for d_in, d_out in shapes)
     unit = 2 * sum(4 * (d_in + 3 * d_out) for d_in, d_out in shapes)
     for name, one in fits.items():
-        count = {"base": 0, "lora": plain, "nat": plain + unit}[METHODS[name].view]
+        views = {"base": 0, "lora": plain, "nat": plain + unit, "contrast": 2 * plain}
+        count = views[METHODS[name].view]
         if name == "Merge":
             count = 2 * plain
         if name == "CoT KD, NAT's size":
@@ -377,12 +386,20 @@ def test_steps_tokens_and_totals(fits, data):
         "negatives": negatives,
         "both": positives + negatives,
         "solutions": [length(questions[p.id], p.solution) for p in data.problems],
+        "answers": [length(questions[p.id], rf"\boxed{{{p.answer}}}") for p in data.problems],
         "": [],
     }
     for name, one in fits.items():
         row = METHODS[name]
         rows = seen[row.data]
-        own = (EPOCHS * -(-len(rows) // BATCH), EPOCHS * sum(rows))
+        right, wrong = ({r.problem_id for r in side} for side in (data.positives, data.negatives))
+        count = 2 * len(right & wrong) if row.order == "pairs" else len(rows)
+        marks = [len(TOKENIZER(mark)["input_ids"]) for mark in row.marks]
+        extra = sum(n * len(side) for n, side in zip(marks, (positives, negatives), strict=False))
+        own = (EPOCHS * -(-count // BATCH), EPOCHS * (sum(rows) + extra))
+        if row.order != "single":  # pairs are drawn, and other questions' rationales are read as well
+            own = (own[0], one.tokens)
+            assert (one.tokens > EPOCHS * sum(rows)) == (row.order == "mismatched")
         assert (one.steps, one.tokens) == own, name
         below = [used for use in row.uses for used in (*METHODS[use].uses, use)]
         used = [seen[METHODS[used].data] for used in below]
@@ -394,7 +411,7 @@ def test_steps_tokens_and_totals(fits, data):
             assert one.total_seconds - known == pytest.approx(
                 fits["KD"].total_seconds - fits["KD"].seconds - fits["NAT"].total_seconds
             )
-        else:
+        elif not row.reference:  # whose pass counts as well
             assert one.total_seconds == pytest.approx(known)
         assert len(one.history) == one.steps and one.seed == 3 and one.lr == 3e-3
         assert one.columns() == {
@@ -718,7 +735,7 @@ def test_max_tokens_is_the_budget_of_all_stages(student, data, tmp_path):
 
 def test_bad_calls_are_refused(student, data, tmp_path, fits):
     with pytest.raises(
-        ValueError, match="method must be one of 'Few-shot', .*, 'NCE, inverse beta'; got 'X'"
+        ValueError, match="method must be one of 'Few-shot', .*, 'Contrastive decoding'; got 'X'"
     ):
         fit("X", student, data, CONFIG, tmp_path)
     with pytest.raises(ValueError, match="nat.method must be one of 'NAT'; got 'NAT, empty branch'"):

@@ -1,0 +1,47 @@
+"""The figure of the chapter on rivals: a panel per method with both sides of the held-out rationales."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from negdistill.bookmaking import plots
+from negdistill.bookmaking.plots_rivals import likelihood_curves
+
+
+@pytest.fixture(autouse=True)
+def styled():
+    with matplotlib.rc_context():
+        plots.style()
+        yield
+    plt.close("all")
+
+
+def points(methods):
+    rows = [
+        {"method": name, "steps": 10 - step, "log_prob_right": -step, "log_prob_wrong": -2.0 * step}
+        for name in methods
+        for step in (1, 5, 9)
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("methods", [["DPO"], ["DPO", "KTO"], ["a", "b", "c", "d"]])
+def test_a_panel_per_method_with_right_and_wrong_in_the_order_of_steps(methods):
+    figure = likelihood_curves(points(methods))
+    shown = [axis for axis in figure.axes if axis.get_visible()]
+    assert [axis.get_title() for axis in shown] == methods
+    for axis in shown:
+        right, wrong = axis.lines
+        assert list(right.get_xdata()) == list(wrong.get_xdata()) == [1, 5, 9]
+        assert list(right.get_ydata()) == [-9, -5, -1] and list(wrong.get_ydata()) == [-18, -10, -2]
+    assert [text.get_text() for text in shown[0].get_legend().get_texts()] == ["right", "wrong"]
+    assert sum(axis.get_xlabel() != "" for axis in shown) == min(3, len(methods))
+
+
+def test_it_names_what_is_missing():
+    with pytest.raises(ValueError, match="points must be a frame .*no column log_prob_wrong"):
+        likelihood_curves(points(["DPO"]).drop(columns="log_prob_wrong"))
