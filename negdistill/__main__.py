@@ -54,15 +54,18 @@ def refresh(options: argparse.Namespace) -> None:
         say(f"written: {path.relative_to(root)}")
 
 
-def ask(options: argparse.Namespace) -> None:
-    from negdistill.bookmaking import pipeline
+def ask(options: argparse.Namespace) -> int:
+    import warnings
 
-    with pipeline.environment(pipeline.QUIET):  # read when transformers is imported
-        from negdistill.data import tasks
-        from negdistill.teachers import generate as teachers
+    from negdistill.data import tasks
+    from negdistill.teachers import generate as teachers
 
     problems = tasks.load_task(options.task).questions(options.split, options.questions, options.seed)
     if options.local:
+        from negdistill.bookmaking import pipeline
+
+        with pipeline.environment(pipeline.QUIET):  # read when transformers is imported
+            import negdistill.inference.sample  # noqa: F401
         teacher = teachers.LocalTeacher(options.model, max_tokens=options.max_tokens, shots=options.shots)
     else:
         teacher = teachers.OpenAITeacher(
@@ -75,9 +78,19 @@ def ask(options: argparse.Namespace) -> None:
         )
     wanted = (problems, teacher, options.n, options.temperature, options.store)
     say(str(teachers.plan(*wanted)))
-    if not options.dry_run:
-        said = teachers.generate(*wanted, max_cost=options.max_cost)
-        say(f"{len(said)} rationales of {len(problems)} questions in {options.store}")
+    if options.dry_run:
+        return 0
+    more = {"max_cost": options.max_cost, "retry_rejected": options.retry_rejected}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        try:
+            said = teachers.generate(*wanted, **more)
+        finally:
+            for one in told:
+                print(f"warning: {one.message}", file=sys.stderr)
+    whole = [one for one in said if not one.error]
+    say(f"{len(whole)} rationales of {len(problems)} questions in {options.store}")
+    return 0 if len(whole) == len(said) else 1
 
 
 def export(options: argparse.Namespace) -> None:
@@ -107,6 +120,8 @@ def add_ask_parser(commands: argparse._SubParsersAction) -> None:
     money = {"type": float, "nargs": 2, "metavar": ("PROMPT", "COMPLETION")}
     command.add_argument("--prices", **money, help="of a million tokens each, in any currency")
     command.add_argument("--max-cost", type=float, help="the most that all answers in the store may cost")
+    again = "ask again what the server turned away in an earlier run"
+    command.add_argument("--retry-rejected", action="store_true", help=again)
     command.add_argument("--dry-run", action="store_true", help="requests, tokens and cost; nothing is sent")
     command.set_defaults(func=ask)
 

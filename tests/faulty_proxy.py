@@ -1,7 +1,8 @@
 """A proxy that fails on purpose: it stands between a client and a real OpenAI-compatible server.
 
-Each request meets the next of `faults`; after the last of them every request is passed on. `journal` says
-what was asked and whether a whole answer went out.
+Each request meets the next of `faults`; after the last of them every request is passed on. A fault is a name
+of FAULTS, or `Says`: a reply of any kind. A request that holds a text of `always` meets that fault each time;
+under "" stands what all others meet. `journal` says what was asked and whether a whole answer went out.
 """
 
 import json
@@ -9,6 +10,7 @@ import socket
 import threading
 import time
 import urllib.request
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 FAULTS = (
@@ -17,14 +19,45 @@ FAULTS = (
 )
 REWRITTEN = ("refused", "filtered", "empty", "uncounted")  # whole answers that say something else
 SLOW = 1.5  # seconds
+DRIP = 0.05  # seconds between two bytes
+
+
+@dataclass(frozen=True)
+class Says:
+    """A reply as a test wants it.
+
+    body    bytes as they are; else a value that becomes JSON
+    drip    "head" or "body": from there on a byte at a time, so that the reply takes minutes
+    """
+
+    body: object = b""
+    status: int = 200
+    headers: dict = field(default_factory=dict)
+    kind: str = "application/json"
+    drip: str = ""
+
+
+def said(message, finish="stop", usage=None, **more) -> Says:
+    """A chat completion with this message, a text or a whole one."""
+    message = message if isinstance(message, dict) else {"role": "assistant", "content": message}
+    choice = {"index": 0, "message": message, "finish_reason": finish}
+    return Says({"choices": [choice], "usage": usage or {"prompt_tokens": 9, "completion_tokens": 3}, **more})
+
+
+def refused(status, message, **more) -> Says:
+    """An error as OpenAI words it."""
+    return Says({"error": {"message": message, **more}}, status)
 
 
 class Proxy(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, upstream: str, faults=()):
+    request_queue_size = 64
+
+    def __init__(self, upstream: str, faults=(), always: dict | None = None):
         super().__init__(("127.0.0.1", 0), Handler)
         self.upstream, self.faults, self.journal = upstream, list(faults), []
+        self.always = always or {}
         self.mutex, self.under_way, self.most_under_way = threading.Lock(), 0, 0
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
@@ -44,7 +77,9 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with server.mutex:
-            fault = server.faults.pop(0) if server.faults else None
+            asked = json.dumps(body, ensure_ascii=False)
+            fault = next((fault for text, fault in server.always.items() if text and text in asked), None)
+            fault = fault or (server.faults.pop(0) if server.faults else server.always.get(""))
             headers = {name.lower(): value for name, value in self.headers.items()}
             entry = {"at": time.monotonic(), "path": self.path, "body": body, "fault": fault, "whole": False}
             server.journal.append({**entry, "key": headers.get("authorization", "")})
@@ -70,7 +105,9 @@ class Handler(BaseHTTPRequestHandler):
             "bad": (400, f"no such thing; headers were {key}", None, {}),
             "censored": (400, "not allowed", "content_filter", {}),
         }
-        if fault in stated:
+        if isinstance(fault, Says):
+            self.say(fault, entry)
+        elif fault in stated:
             status, message, code, headers = stated[fault]
             self.send(json.dumps({"error": {"message": message, "code": code}}).encode(), status, headers)
         elif fault == "dropped":
@@ -81,6 +118,22 @@ class Handler(BaseHTTPRequestHandler):
             self.send(b'{"error": {"message": "upstream"}}')
         else:
             self.pass_on(fault, entry)
+
+    def say(self, fault, entry):
+        data = fault.body if isinstance(fault.body, bytes) else json.dumps(fault.body).encode()
+        if fault.drip:
+            self.dripped(data, fault.drip)
+        else:
+            self.send(data, fault.status, fault.headers, fault.kind)
+            entry["whole"] = True
+
+    def dripped(self, data, start):
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Slow: " + b"y" * 4000 + b"\r\n\r\n"
+        if start == "body":
+            self.connection.sendall(head)
+        for byte in (data if start == "body" else head) + b" " * 4000:
+            self.connection.sendall(bytes([byte]))
+            time.sleep(DRIP)
 
     def pass_on(self, fault, entry):
         request = urllib.request.Request(

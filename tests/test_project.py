@@ -119,7 +119,7 @@ def test_tests_mirror_the_rooms():
 
 LIGHT = ["", "checks", "stats", "runs.folder", "runs.files", "runs.digests"]
 NO_MODEL = [f"data.{path.stem}" for path in sorted((PACKAGE / "data").glob("*.py")) if path.stem[0] != "_"]
-RUNNER = ["bookmaking.planning", "bookmaking.pipeline", "bookmaking.pages", "__main__"]
+RUNNER = ["bookmaking.planning", "bookmaking.pipeline", "bookmaking.pages", "teachers.generate", "__main__"]
 
 
 @pytest.mark.parametrize("names", [LIGHT, NO_MODEL, RUNNER], ids=["light", "data", "runner"])
@@ -182,7 +182,7 @@ def test_all_is_the_union_of_the_extras():
 
 
 def test_every_dependency_has_a_range_and_the_pins_are_in_it():
-    for requirement in requirements("notebooks", "book", "teachers", "test"):
+    for requirement in requirements("notebooks", "book", "test"):
         pin = pins()[canonicalize_name(requirement.name)]
         assert re.fullmatch(r"==[\w.!]+", pin), requirement.name
         assert requirement.specifier and requirement.specifier.contains(pin[2:]), requirement.name
@@ -190,7 +190,7 @@ def test_every_dependency_has_a_range_and_the_pins_are_in_it():
 
 def test_constraints_pin_all_that_is_brought_in():
     todo, seen = (
-        [(r.name, frozenset(r.extras)) for r in requirements("notebooks", "book", "teachers", "test")],
+        [(r.name, frozenset(r.extras)) for r in requirements("notebooks", "book", "test")],
         set(),
     )
     while todo:
@@ -236,7 +236,7 @@ def foreign(folder: Path) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("negdistill", ["notebooks", "teachers"]), ("tests", ["notebooks", "test"])]
+    ("folder", "extras"), [("negdistill", ["notebooks"]), ("tests", ["notebooks", "test"])]
 )
 def test_imports_are_declared(folder, extras):
     declared = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}

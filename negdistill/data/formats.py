@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import hashlib
 import json
 import lzma
 import re
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from itertools import pairwise
@@ -40,12 +41,15 @@ LARGEST_FILE = 1 << 32  # bytes, unpacked
 # annotations of the records above
 _TYPES = {
     "str": str,
+    "str | None": (str, type(None)),
     "int": int,
     "int | None": (int, type(None)),
     "float": (float, int),
     "bool": bool,
     "tuple[int, ...]": list,
 }
+SEALED = "line_sha256"  # the last field of a sealed line
+_SEAL = re.compile(rb', "line_sha256": "([0-9a-f]{64})"\}\s*\Z')
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _LIST_MARK = re.compile(r"\s*([\[,\]])\s*")
 
@@ -95,7 +99,23 @@ def collect(
 
 def parse_record(line: bytes) -> dict:
     """Decode one JSON object in UTF-8, as `write_records` wrote it; anything else is a ValueError."""
-    return _object(json.loads(line.decode("utf-8")))
+    return _object(json.loads(unseal(line).decode("utf-8")))
+
+
+def seal(row: dict) -> bytes:
+    """A line of JSON, in ASCII, that ends with the sha256 of what stands before."""
+    text = json.dumps(row)[:-1].encode("ascii")
+    return text + f', "{SEALED}": "{hashlib.sha256(text).hexdigest()}"}}\n'.encode("ascii")
+
+
+def unseal(line: bytes) -> bytes:
+    """The line without its seal, if it has one; ValueError where a byte of it has changed."""
+    seal = _SEAL.search(line)
+    if not seal:
+        return line
+    if hashlib.sha256(line[: seal.start()]).hexdigest().encode() != seal[1]:
+        raise ValueError("the line is damaged: it is not the one that its line_sha256 was made of")
+    return line[: seal.start()] + b"}"
 
 
 def parse_row(line: bytes) -> dict:
@@ -104,7 +124,7 @@ def parse_row(line: bytes) -> dict:
     ValueError for anything else, for a field that stands twice, for NaN and Infinity, for a number that is
     too long to be written out, and for half of a surrogate pair.
     """
-    text = line.decode("utf-8")
+    text = unseal(line).decode("utf-8")
     numbers = {"parse_int": _whole, "parse_float": _decimal, "parse_constant": _no_number}
     row = _object(json.loads(text, object_pairs_hook=_fields, **numbers))
     if _SURROGATE.search(text):
@@ -253,6 +273,8 @@ def make_record(kind: type[Record], row: dict) -> Record:
     """The record of a row that has its fields, and maybe more; KeyError or TypeError for a wrong one."""
     values = {}
     for field in fields(kind):
+        if field.default is not MISSING and field.name not in row:
+            continue
         value, allowed = row[field.name], _TYPES.get(field.type, object)
         if not isinstance(value, allowed) or (isinstance(value, bool) and allowed is not bool):
             raise TypeError(f"{field.name} is {value!r}, a {type(value).__name__}")
@@ -265,6 +287,11 @@ def read_records(path: str | Path, kind: type[Record]) -> list[Record]:
 
     Raises FileNotFoundError, or ValueError with file and line for a malformed, truncated or non-UTF-8 row.
     """
+    return parse_records(*unpack(Path(path)), str(path), kind)
+
+
+def parse_records(data: bytes, why: str, where: str, kind: type[Record]) -> list[Record]:
+    """As `read_records`, from what `unpack` returns; `where` is the file, for messages."""
     known = {field.name for field in fields(kind)}
 
     def convert(_: str, row: dict) -> Record:
@@ -272,7 +299,7 @@ def read_records(path: str | Path, kind: type[Record]) -> list[Record]:
             raise ValueError(f"unknown field {unknown[0]!r} for {kind.__name__}")
         return make_record(kind, row)
 
-    return collect(line_rows(*unpack(Path(path)), str(path), parse_record), convert)
+    return collect(line_rows(data, why, where, parse_record), convert)
 
 
 def write_records(path: str | Path, records: Iterable[Problem | Rationale | Sample]) -> None:

@@ -10,13 +10,14 @@ without a solution has its answer, in a box, for one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from negdistill.checks import check_choice
 from negdistill.data.answers import Rule, check_reference, final_answer
-from negdistill.data.formats import collect, line_rows, make_record, number_text, unpack
+from negdistill.data.formats import collect, line_rows, number_text, unpack
 from negdistill.data.records import Problem, Rationale
+from negdistill.data.said import of_one_request, said
 from negdistill.data.sources import solution_and_answer
 from negdistill.runs.digests import digest_text
 
@@ -52,9 +53,12 @@ def read_own(path: str, rule: Rule) -> list[Row]:
     return rows
 
 
-def read_said(path: str) -> list[Rationale]:
-    """The rationales of a teacher's file; ValueError with file and line for a malformed row."""
-    return _once(_read(path, _said), path)
+def read_said(path: str, problems: Sequence[Problem] | None = None) -> list[Rationale]:
+    """The rationales of a teacher's file, of one request; with problems, those that answer them.
+
+    ValueError with file and line for a malformed row, and as `said.of_one_request`.
+    """
+    return of_one_request(_read(path, said), problems, path)
 
 
 def tenth(question: str) -> int:
@@ -120,22 +124,3 @@ def _text(row: dict, name: str, missing: str | None = None) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{name} must be a text that is not empty; got {value!r}")
     return value.strip()
-
-
-def _said(row: dict) -> tuple[Rationale, str]:
-    """The rationale of a row of `Rationale` or `Reply`, and the request that it answers."""
-    return make_record(Rationale, row), str(row.get("request", ""))
-
-
-def _once(said: list[tuple[Rationale, str]], path: str) -> list[Rationale]:
-    """The rationales, the first of those that answer one request; ValueError where a place is taken twice."""
-    taken: dict[tuple[str, int], tuple[Rationale, str]] = {}
-    for one, request in said:
-        first, answered = taken.setdefault((one.problem_id, one.index), (one, request))
-        if first != one and not (request and request == answered):
-            raise ValueError(
-                f"{path} must hold one teacher's rationales, each once; number {one.index} of "
-                f"{one.problem_id!r} is there by {first.teacher!r} and by {one.teacher!r}, and they differ; "
-                "keep one of them"
-            )
-    return [one for one, _ in taken.values()]

@@ -68,14 +68,24 @@ class Sample(Rationale):
 class Reply(Rationale):
     """A rationale as it was got from a teacher, and how that went.
 
-    finish             "stop": whole; "length": cut off at the limit of tokens; "refused": the text, if any,
-                       says why; "empty": a whole answer without text
-    prompt_tokens      as the teacher counts them; where it does not say, the most they can be
+    finish             as the server says why it ended: "stop", "length", "error", "MAX_TOKENS", None where it
+                       does not say; and three words of our own. "refused": the text, if any, says why;
+                       "empty": it stopped without a text; "rejected": the server turned the question away
+    prompt_tokens      as the teacher counts them; where it does not say, or says what cannot be, the most
+                       they can be
     completion_tokens  likewise
     request            sha256 of all that decides the answer, except chance: model, prompt, settings
+    reasoning          what the server said apart from the text, "" where nothing
+    error              why the question was turned away, in the server's words; "" where it was not
+    question           the beginning of the question's sha256, which tells questions of one id apart
+    settings           what else the request asked: temperature, beginning of a sha256 of the rest
     """
 
-    finish: str
+    finish: str | None
     prompt_tokens: int
     completion_tokens: int
     request: str
+    reasoning: str = ""
+    error: str = ""
+    question: str = ""
+    settings: str = ""

@@ -116,7 +116,7 @@ class Task:
         if self.generated and not teacher.endswith(FILES):
             return arithmetic.teach(problems, teacher, n=n, seed=seed)
         by_problem: dict[str, list[Rationale]] = {}
-        for one in self._spoken(teacher):
+        for one in self._spoken(teacher, problems):
             by_problem.setdefault(one.problem_id, []).append(one)
         found = [sorted(by_problem.get(problem.id, ()), key=lambda r: r.index)[:n] for problem in problems]
         silent = [problem.id for problem, own in zip(problems, found, strict=True) if not own]
@@ -130,10 +130,10 @@ class Task:
             warnings.warn(f"{missing}, first {silent[0]!r}", stacklevel=2)
         return [one for own in found for one in own]
 
-    def _spoken(self, teacher: str) -> list[Rationale]:
-        """All rationales of a teacher."""
+    def _spoken(self, teacher: str, problems: Sequence[Problem]) -> list[Rationale]:
+        """All rationales of a teacher; of a file those of one request for these problems."""
         if teacher.endswith(FILES):
-            return read_said(teacher)
+            return read_said(teacher, problems)
         names = list(TDG) if self.name == "math" else []
         if self.name.endswith(FILES):
             names.append(OWN)

@@ -10,16 +10,20 @@
 
 Stop it or kill it at any moment and call it again: it goes on. Of what was under way, at most `concurrency`
 answers may then be bought twice; none that was stored. One store may hold answers of several teachers.
+A question that the server turns away costs that question: it is stored with the server's words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -27,68 +31,19 @@ from negdistill.checks import check_choice
 from negdistill.data import arithmetic
 from negdistill.data.prompts import STOP, chat_messages, completion_text, most_prompt_tokens
 from negdistill.data.records import Problem, Rationale, Reply
-from negdistill.inference.sample import sample
-from negdistill.runs.digests import digest_json, digest_weights
-from negdistill.teachers.ledger import Budget, BudgetReached, Keep, Key, Slot, Store, cost
+from negdistill.runs.digests import digest_weights
+from negdistill.teachers.ledger import Budget, BudgetReached, Keep, Slot, Store, cost, read_store
 from negdistill.teachers.openai_server import OpenAITeacher
-from negdistill.training.students import Student, load_student
+from negdistill.teachers.wanted import Plan, Teacher, planned, wanted_slots
+
+if TYPE_CHECKING:
+    from negdistill.training.students import Student
 
 __all__ = ["EmbeddedTeacher", "LocalTeacher", "OpenAITeacher", "Plan", "Teacher", "generate", "plan"]
 
 ROWS = 256  # samples that a local model draws between two writes
 
 # --- public -------------------------------------------------------------------------------------------
-
-
-class Teacher(Protocol):
-    """What `generate` needs to know of a teacher.
-
-    name    goes into `Rationale.teacher`
-    prices  of a million prompt tokens and of a million completion tokens; None where nobody said
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def prices(self) -> tuple[float, float] | None: ...
-
-    def request(self, problem: Problem, temperature: float) -> object:
-        """JSON of all that decides an answer, except chance."""
-
-    def most_tokens(self, problem: Problem) -> tuple[int, int]:
-        """The most tokens that prompt and completion can have."""
-
-    def answer(self, slots: Sequence[Slot], keep: Keep, budget: Budget) -> None:
-        """Fill the slots. `keep` may be called from any thread, and returns once an answer is on disk."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What `generate` would do.
-
-    answers, stored  rationales wanted, and those of them that are in the store
-    tokens  (prompt, completion) of the rest, as they were on average in the answers of this teacher in the
-            store; where it has none, the most they can be
-    cost    of these tokens; most: what the rest can cost at most. None where the teacher has no prices
-    """
-
-    answers: int
-    stored: int
-    tokens: tuple[int, int]
-    cost: float | None
-    most: float | None
-
-    @property
-    def requests(self) -> int:
-        return self.answers - self.stored
-
-    def __str__(self) -> str:
-        money = "no prices given" if self.cost is None else f"cost {self.cost:.4g}, at most {self.most:.4g}"
-        return (
-            f"{self.requests} requests, {self.stored} of {self.answers} answers in the store; "
-            f"about {self.tokens[0]} prompt and {self.tokens[1]} completion tokens, {money}"
-        )
 
 
 def plan(
@@ -98,12 +53,8 @@ def plan(
     temperature: float = 0.5,
     store: str | Path = "rationales.jsonl",
 ) -> Plan:
-    """Requests, tokens and cost of `generate` with the same arguments. Sends nothing and needs no key."""
-    slots = _slots(problems, teacher, n, temperature)
-    if not Path(store).exists():
-        return _plan(slots, {}, teacher)
-    with Store(store) as kept:
-        return _plan(slots, kept.replies, teacher)
+    """Requests, tokens and cost of `generate` with the same arguments. Sends nothing, writes nothing."""
+    return planned(wanted_slots(problems, teacher, n, temperature), read_store(Path(store))[0], teacher)
 
 
 def generate(
@@ -114,21 +65,26 @@ def generate(
     store: str | Path = "rationales.jsonl",
     max_cost: float | None = None,
     progress: bool = True,
+    retry_rejected: bool = False,
 ) -> list[Rationale]:
     """n rationales of each problem, in the order of the problems and of their indices; each one is a `Reply`.
 
     temperature  at least 0. The embedded teacher has none: its rationales do not depend on it
     store        file that keeps every answer; those that it has are not asked for again
     max_cost     the most that all answers of this teacher in the store may cost together, in the currency of
-                 its prices. Requests that fail without saying whether they count are counted in full
+                 its prices. Requests that fail without saying whether they count are counted in full, those
+                 of earlier runs too
+    retry_rejected  whether to ask again what the server turned away in an earlier run
 
     Cut off, refused and empty answers are answers: `finish` says so, and `grade` labels them like any other.
+    What was turned away has the server's words in `error` and no text. A warning sums up what has no text.
 
     Raises ValueError for an argument out of its range, two problems of one id, max_cost for a teacher without
     prices and a file that is no store; BudgetReached before a request that might exceed max_cost;
-    ConnectionError where the server gives up. What was answered by then is in the store.
+    ConnectionError where the server gives up or a question got no answer. What was answered is in the
+    store.
     """
-    slots = _slots(problems, teacher, n, temperature)
+    slots = wanted_slots(problems, teacher, n, temperature)
     if max_cost is not None and teacher.prices is None:
         raise ValueError(
             f"max_cost needs a teacher with prices; set prices of {teacher.name!r} or leave it out"
@@ -136,59 +92,63 @@ def generate(
     if max_cost is not None and not max_cost >= 0:
         raise ValueError(f"max_cost must be at least 0; got {max_cost}")
     with Store(store) as kept:
-        todo = [slot for slot in slots if slot.key not in kept.replies]
-        paid = [one for one in kept.replies.values() if one.teacher == teacher.name]
-        spent = sum(cost(teacher.prices, one.prompt_tokens, one.completion_tokens) or 0.0 for one in paid)
-        budget = Budget(max_cost, spent)
+        known = {key for key, one in kept.replies.items() if not (retry_rejected and one.error)}
+        todo = [slot for slot in slots if slot.key not in known]
         there = len(slots) - len(todo)
         with tqdm(total=len(slots), initial=there, unit="answer", disable=not progress) as bar:
-            bar.set_description_str(str(_plan(slots, kept.replies, teacher)))
-
-            def keep(reply: Reply) -> None:
-                kept.append(reply)
-                with bar.get_lock():
-                    bar.set_description_str(teacher.name, refresh=False)
-                    bar.set_postfix_str(f"cost {budget.spent:.4g}", refresh=False)
-                    bar.update()
-
+            bar.set_description_str(str(planned(slots, kept.replies, teacher)))
             try:
-                teacher.answer(todo, keep, budget)
+                _fill(todo, teacher, kept, _budget(kept, teacher, max_cost), bar)
             except BudgetReached as error:
                 done = sum(slot.key in kept.replies for slot in slots)
                 raise BudgetReached(
                     f"max_cost={max_cost} reached: {error}. {done} of {len(slots)} answers are in {store}; "
                     "raise max_cost and run again"
                 ) from None
+            finally:
+                for line in _without_text([one for slot in slots if (one := kept.replies.get(slot.key))]):
+                    warnings.warn(line, stacklevel=2)
         return [kept.replies[slot.key] for slot in slots]
 
 
-def _slots(problems: Sequence[Problem], teacher: Teacher, n: int, temperature: float) -> list[Slot]:
-    if n < 1:
-        raise ValueError(f"n must be at least 1; got {n}")
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature must be at least 0; got {temperature}")
-    seen: set[str] = set()
-    slots = []
-    for problem in problems:
-        if problem.id in seen:
-            raise ValueError(f"problems must have distinct ids; got {problem.id!r} twice; ask set by set")
-        seen.add(problem.id)
-        request = digest_json(teacher.request(problem, temperature))
-        slots += [Slot(problem, index, temperature, request) for index in range(n)]
-    if not slots:
-        raise ValueError("problems must not be empty; there is nothing to ask")
-    return slots
+def _fill(slots: Sequence[Slot], teacher: Teacher, kept: Store, budget: Budget, bar: tqdm) -> None:
+    """Let the teacher answer; each answer goes into the store, then onto the bar."""
+
+    def keep(reply: Reply) -> None:
+        kept.append(reply)
+        with bar.get_lock():
+            bar.set_description_str(teacher.name, refresh=False)
+            bar.set_postfix_str(f"cost {budget.spent:.4g}", refresh=False)
+            bar.update()
+
+    teacher.answer(slots, keep, budget)
 
 
-def _plan(slots: Sequence[Slot], replies: dict[Key, Reply], teacher: Teacher) -> Plan:
-    todo = [teacher.most_tokens(slot.problem) for slot in slots if slot.key not in replies]
-    most = tokens = (sum(prompt for prompt, _ in todo), sum(completion for _, completion in todo))
-    if known := [one for one in replies.values() if one.teacher == teacher.name]:
-        sums = sum(one.prompt_tokens for one in known), sum(one.completion_tokens for one in known)
-        tokens = round(len(todo) * sums[0] / len(known)), round(len(todo) * sums[1] / len(known))
-    return Plan(
-        len(slots), len(slots) - len(todo), tokens, cost(teacher.prices, *tokens), cost(teacher.prices, *most)
-    )
+def _budget(kept: Store, teacher: Teacher, max_cost: float | None) -> Budget:
+    """What this teacher's answers in the store cost, and what requests without an answer may have cost."""
+    name, charges = teacher.name, kept.charges
+    paid = [
+        (one.prompt_tokens, one.completion_tokens) for one in kept.replies.values() if one.teacher == name
+    ]
+    paid.append((charges.prompt[name], charges.completion[name]))
+    spent = math.fsum(cost(teacher.prices, *tokens) or 0.0 for tokens in paid)
+    return Budget(max_cost, spent, lambda prompt, completion: charges.add(name, prompt, completion))
+
+
+def _without_text(replies: Sequence[Reply]) -> Iterator[str]:
+    """What to say of answers that are none."""
+    if turned := [one for one in replies if one.error]:
+        yield (
+            f"{len({one.problem_id for one in turned})} questions were turned away, {len(turned)} answers, "
+            f"first {turned[0].problem_id!r}: {turned[0].error}; they are recorded; asked again only with "
+            "retry_rejected"
+        )
+    if mute := [one for one in replies if not one.text and not one.error]:
+        ends = Counter(one.finish for one in mute).items()
+        why = ", ".join(f"{count} ended with {end!r}" for end, count in ends)
+        thought = sum(bool(one.reasoning) for one in mute)
+        more = f"; {thought} of them have reasoning only: raise max_tokens" if thought else ""
+        yield f"{len(mute)} of {len(replies)} answers have no text ({why}); nothing is trained on them{more}"
 
 
 # --- the embedded teacher, a local model ----------------------------------------------------------------
@@ -240,6 +200,10 @@ class LocalTeacher:
 
     @cached_property
     def _student(self) -> Student:
+        from negdistill.training.students import (
+            load_student,  # here: a teacher behind a server needs no torch
+        )
+
         return load_student(self.model)
 
     @cached_property
@@ -274,6 +238,8 @@ class LocalTeacher:
             self._draw(groups[start : start + size], keep)
 
     def _draw(self, groups: Sequence[Sequence[Slot]], keep: Keep) -> None:
+        from negdistill.inference.sample import sample
+
         prompts = {group[0].problem.id: self._prompt(group[0].problem) for group in groups}
         wanted = {(slot.problem.id, slot.index): slot for group in groups for slot in group}
         lengths = {key: len(self._student.tokenizer(text)["input_ids"]) for key, text in prompts.items()}

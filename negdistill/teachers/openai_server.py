@@ -1,60 +1,52 @@
 """Served: a teacher behind an OpenAI-compatible server, asked by several threads at once.
 
-    slot --hold the most it can cost--> request --whole answer--> settle, store     one request per sample
-                                           '----429, 5xx, no or half an answer--> wait, ask again
+    slot --hold the most it can cost--> request --answer, or the question is turned away--> store, settle
+                                           |----429, 5xx, half an answer--> wait, ask again, at last skip
+                                           '----key, money, model or address are wrong--> nobody asks any more
 
 A wait doubles from FIRST_WAIT to LONGEST_WAIT seconds, less a random half; where the server says Retry-After,
-all threads wait that long. The key is read from the environment when the asking begins and kept nowhere: what
-goes into messages is the package's own wording and the server's, with the key cut out.
+all threads wait that long. The key is read from the environment when the asking begins and kept nowhere; what
+the server says is stored and shown with the key cut out.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import random
+import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import KW_ONLY, dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
 
+from negdistill.checks import check_whole
 from negdistill.data.prompts import STOP, chat_messages, completion_text, most_prompt_tokens
-from negdistill.data.records import Problem, Reply
-from negdistill.teachers.ledger import Budget, Keep, Slot, cost
+from negdistill.data.records import Problem
+from negdistill.teachers import replies
+from negdistill.teachers.ledger import REJECTED, Budget, Keep, Slot, cost
+from negdistill.teachers.masking import masker
+from negdistill.teachers.replies import ALWAYS, Answer, Failure
+from negdistill.teachers.transport import BrokenError, ConnectError, check_url, post
 
-if TYPE_CHECKING:
-    from openai import APIStatusError, OpenAI
-
-NO_KEY = "no-key"  # the openai package wants some text
+OPENAI = "https://api.openai.com/v1"
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds
-LONGEST_RETRY_AFTER = 600.0  # seconds; a server that asks for more has given up for today
 LIMITS = ("max_tokens", "max_completion_tokens")  # names under which servers take the longest answer
 FIXED = ("model", "prompt", "messages", "n", "stream")
-
-
-class Failure(NamedTuple):
-    """A request without an answer.
-
-    why    in words, without the key     again  whether to ask again     after  seconds to wait before that
-    spent  whether the tokens may count all the same
-    """
-
-    why: str
-    again: bool
-    after: float = 0.0
-    spent: bool = False
+HOPELESS = 10  # questions turned away before any was answered: then it is not the questions
+FRUITLESS = 3  # questions given up one after the other, none answered in between: then it is the server
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class OpenAITeacher:
-    """A model of any OpenAI-compatible server; needs the extra `teachers`.
+    """A model of any OpenAI-compatible server.
 
-    base_url     such as http://127.0.0.1:8000/v1; None is what the openai package takes
-    concurrency  requests at once     timeout  seconds of silence after which a request is given up
+    base_url     such as http://127.0.0.1:8000/v1; None: OPENAI_BASE_URL, else OpenAI's own
+    concurrency  requests at once     timeout  seconds until the whole answer must be there
     chat         whether to ask for chat completions; False: completions, for base models
     shots        worked examples, as in `prompts`     max_tokens  longest answer
     task         whether it is told what to do; False: the bare question, for a student that `export` wrote
@@ -81,12 +73,16 @@ class OpenAITeacher:
     key_env: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.model, str) or not self.model:
+            raise ValueError(f"model must be the name of a model at the server; got {self.model!r}")
         for name, least in (("concurrency", 1), ("max_tokens", 1), ("retries", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}")
-        if not self.timeout > 0:
+            check_whole(name, getattr(self, name), least)
+        if not _number(self.timeout) or not 0 < self.timeout <= threading.TIMEOUT_MAX:
             raise ValueError(f"timeout must be more than 0 seconds; got {self.timeout}")
-        if self.prices is not None and not (len(self.prices) == 2 and min(self.prices) >= 0):
+        if self.prices is not None and not (
+            len(self.prices) == 2
+            and all(_number(price) and 0 <= price < float("inf") for price in self.prices)
+        ):
             raise ValueError(f"prices must be two numbers, each at least 0; got {self.prices}")
         if taken := sorted(set(self.options or ()) & set(FIXED)):
             raise ValueError(
@@ -94,8 +90,8 @@ class OpenAITeacher:
             )
         if self._limit is None:
             raise ValueError(f"options must leave a limit of the answer; set one of {', '.join(LIMITS)}")
-        if self.base_url and "@" in urlsplit(self.base_url).netloc:
-            raise ValueError("base_url must not hold a name or password; put the key into the environment")
+        if self.base_url is not None:
+            check_url(self.base_url)
 
     @property
     def name(self) -> str:
@@ -104,7 +100,16 @@ class OpenAITeacher:
     @property
     def _limit(self) -> int | None:
         fields = {"max_tokens": self.max_tokens, **(self.options or {})}
-        return max((fields[name] for name in LIMITS if fields.get(name) is not None), default=None)
+        limits = {name: fields[name] for name in LIMITS if fields.get(name) is not None}
+        for name, value in limits.items():
+            check_whole(name, value, 1)
+        return max(limits.values(), default=None)
+
+    @property
+    def _base(self) -> str:
+        base = self.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI
+        check_url(base)
+        return base.rstrip("/")
 
     def _body(self, problem: Problem, temperature: float) -> dict[str, object]:
         if self.chat:
@@ -128,153 +133,158 @@ class OpenAITeacher:
             _Asking(self, slots, keep, budget).run()
 
 
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 class _Asking:
     """One run over slots: the threads, and what they share."""
 
     def __init__(self, teacher: OpenAITeacher, slots: Sequence[Slot], keep: Keep, budget: Budget) -> None:
         self.teacher, self.keep, self.budget = teacher, keep, budget
         self.count, self.slots = min(teacher.concurrency, len(slots)), iter(slots)
+        self.url = teacher._base + ("/chat/completions" if teacher.chat else "/completions")
+        key = _key(teacher)
+        self.headers, self.mask = {"Authorization": f"Bearer {key}"} if key else {}, masker(key)
         self.next, self.stop, self.closed_until = threading.Lock(), threading.Event(), 0.0
+        self.reached = self.answered = False  # whether the server has said anything, and an answer
+        self.turned_away: set[str] = set()  # questions, as in the next
+        self.fruitless: set[str] = set()  # given up since the last answer
+        self.skipped: list[str] = []  # why, for each answer that is left for another run
+        self.logged: set[str] = set()
 
     def run(self) -> None:
-        with _client(self.teacher) as client, ThreadPoolExecutor(self.count) as pool:
-            futures = [pool.submit(self._work, client) for _ in range(self.count)]
+        with ThreadPoolExecutor(self.count) as pool:
+            futures = [pool.submit(self._work) for _ in range(self.count)]
             try:
                 wait(futures)
             finally:
                 self.stop.set()  # interrupted: what is under way is still stored
         for future in futures:
             future.result()
+        if self.skipped:
+            more = f" So it went with {len(self.skipped)} answers." if len(self.skipped) > 1 else ""
+            raise ConnectionError(self.skipped[0] + more)
 
-    def _work(self, client: OpenAI) -> None:
+    def _work(self) -> None:
         try:
             while not self.stop.is_set():
                 with self.next:
                     slot = next(self.slots, None)
                 if slot is None:
                     return
-                if reply := self._ask(client, slot):
-                    self.keep(reply)
+                self._ask(slot)
         except BaseException:
             self.stop.set()
             raise
 
-    def _ask(self, client: OpenAI, slot: Slot) -> Reply | None:
-        """The answer for a slot; None where the run is stopped before it came."""
-        teacher, tokens = self.teacher, self.teacher.most_tokens(slot.problem)
-        most = cost(teacher.prices, *tokens) or 0.0
+    def _ask(self, slot: Slot) -> None:
+        """Ask for a slot until it is answered, turned away or given up, or the run is stopped."""
+        teacher, tokens, met = self.teacher, self.teacher.most_tokens(slot.problem), Counter()
         for turn in range(teacher.retries + 1):
             self._sleep(self.closed_until - time.monotonic())
-            self.budget.hold(most)
-            if self.stop.is_set():
-                self.budget.settle(most, 0.0)
-                return None
-            answer = _send(client, teacher, slot, tokens)
-            if isinstance(answer, Reply):
-                paid = cost(teacher.prices, answer.prompt_tokens, answer.completion_tokens)
-                self.budget.settle(most, paid or 0.0)
-                return answer
-            self.budget.settle(most, most if answer.spent else 0.0)
-            if not answer.again or turn == teacher.retries:
+            answer = self._send(slot, tokens)
+            if answer is None:
+                return
+            met[answer.tries] += 1
+            if met[answer.tries] > answer.tries or turn == (
+                min(2, teacher.retries) if self.fruitless else teacher.retries
+            ):
                 break
             if answer.after:
                 self.closed_until = max(self.closed_until, time.monotonic() + answer.after)
+            self._say(f"{answer.why}; asking again")
             self._sleep(min(LONGEST_WAIT, FIRST_WAIT * 2**turn) * random.uniform(0.5, 1))
-        raise ConnectionError(
-            f"{teacher.model!r} gave no answer {slot.index} to {slot.problem.id!r} in {turn + 1} requests: "
-            f"{answer.why}. What came before is stored; run again to go on"
+        self._give_up(slot, answer, turn + 1)
+
+    def _send(self, slot: Slot, tokens: tuple[int, int]) -> Failure | None:
+        """One request, and its answer into the store; None where that is done, or the run is stopped."""
+        most = cost(self.teacher.prices, *tokens) or 0.0
+        self.budget.hold(most)
+        paid = most
+        try:
+            if self.stop.is_set():
+                paid = 0.0
+                return None
+            self.budget.note(*tokens)
+            answer = self._post(slot, tokens)
+            spent = isinstance(answer, Failure) and answer.spent
+            if isinstance(answer, Answer):
+                paid = cost(self.teacher.prices, answer.prompt_tokens, answer.completion_tokens) or 0.0
+            elif not spent:
+                paid = 0.0
+        finally:
+            self.budget.settle(most, paid)
+        if isinstance(answer, Answer):
+            self.answered = True
+            self.fruitless.clear()
+            self._store(slot, answer)
+        if not spent:
+            self.budget.note(-tokens[0], -tokens[1])
+        return answer if isinstance(answer, Failure) else None
+
+    def _post(self, slot: Slot, tokens: tuple[int, int]) -> Answer | Failure:
+        body = json.dumps(self.teacher._body(slot.problem, slot.temperature)).encode()
+        try:
+            response = post(self.url, body, self.headers, self.teacher.timeout)
+        except ConnectError as error:
+            tries = ALWAYS if self.reached else 0
+            why = self.mask(f"Connection error: {error} (ConnectError)")
+            return Failure(why, "skip" if self.reached else "stop", tries)
+        except BrokenError as error:
+            return Failure(self.mask(str(error)), "skip", ALWAYS, spent=True)
+        self.reached = True
+        return replies.read(response, self.teacher.chat, tokens, self.mask)
+
+    def _store(self, slot: Slot, answer: Answer, error: str = "") -> None:
+        text, reasoning, finish, *tokens = answer
+        self.keep(slot.reply(text, self.teacher.name, finish, *tokens, reasoning=reasoning, error=error))
+
+    def _give_up(self, slot: Slot, failure: Failure, turns: int) -> None:
+        """Record that a question is turned away, skip it, or raise ConnectionError."""
+        base = self.teacher._base
+        message = (
+            f"{self.teacher.model!r} at {base} gave no answer {slot.index} to {slot.problem.id!r} in {turns} "
+            f"requests: {failure.why}{self._hint(failure)}. What came before is stored; run again to go on"
         )
+        if failure.verdict in ("record", "refused"):
+            finish = REJECTED if failure.verdict == "record" else "refused"
+            self._store(slot, Answer("", "", finish, 0, 0), failure.why)
+            self._say(f"a question is turned away: {failure.why}")
+            self.turned_away.add(slot.problem.id)
+            if len(self.turned_away) >= HOPELESS and not self.answered:
+                raise ConnectionError(f"{message}. {HOPELESS} questions were turned away, none was answered")
+            return
+        self.skipped.append(message)
+        self.fruitless.add(slot.problem.id)
+        key = failure.verdict == "key" and not self.answered
+        if failure.verdict == "stop" or key or len(self.fruitless) >= FRUITLESS:
+            raise ConnectionError(message)
+
+    def _hint(self, failure: Failure) -> str:
+        base = self.teacher._base
+        odd = failure.verdict in ("stop", "skip") and not self.answered and not re.search(r"/v\d", base)
+        return f"; a base_url often ends in /v1: {base}/v1" if odd and self.reached else ""
+
+    def _say(self, words: str) -> None:
+        """What goes wrong, once for each kind, so that no wait is silent."""
+        with self.next:
+            new = words not in self.logged
+            self.logged.add(words)
+        if new:
+            _log.warning("%s: %s", self.url, words)
 
     def _sleep(self, seconds: float) -> None:
         if seconds > 0:
             self.stop.wait(seconds)
 
 
-# --- one request --------------------------------------------------------------------------------------
-
-
 def _key(teacher: OpenAITeacher) -> str:
-    """The key from the environment, NO_KEY for a server that wants none."""
+    """The key from the environment, "" for a server that wants none."""
     name = teacher.key_env or (None if teacher.base_url else "OPENAI_API_KEY")
-    if name and not os.environ.get(name):
+    key = os.environ.get(name, "").strip() if name else ""
+    if name and not key:
         raise ValueError(f"key_env must name an environment variable with the key; {name} is not set")
-    return os.environ[name] if name else NO_KEY
-
-
-def _client(teacher: OpenAITeacher) -> OpenAI:
-    try:
-        from openai import OpenAI
-    except ImportError as error:
-        raise ImportError(
-            "OpenAITeacher needs the openai package: pip install 'negdistill[teachers]'"
-        ) from error
-    # one try per call: the budget has to see every request
-    return OpenAI(api_key=_key(teacher), base_url=teacher.base_url, timeout=teacher.timeout, max_retries=0)
-
-
-def _send(client: OpenAI, teacher: OpenAITeacher, slot: Slot, most: tuple[int, int]) -> Reply | Failure:
-    """One request. Errors of the package end here, since they carry the headers that were sent."""
-    import openai
-
-    body = teacher._body(slot.problem, slot.temperature)
-    path = "/chat/completions" if teacher.chat else "/completions"
-    try:
-        row = client.post(path, body=body, cast_to=object)
-    except openai.APIStatusError as error:
-        return _refusal(error, client.api_key, teacher, slot)
-    except openai.APIConnectionError as error:
-        cause = type(error.__cause__ or error).__name__
-        return Failure(f"{error.message} ({cause})", True, spent=not cause.startswith("Connect"))
-    except (openai.OpenAIError, ValueError) as error:
-        return Failure(f"the answer cannot be read ({type(error).__name__})", True, spent=True)
-    try:
-        return _read(row, slot, teacher, most)
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        return Failure(f"the answer lacks what it must have ({type(error).__name__})", True, spent=True)
-
-
-def _read(row: dict, slot: Slot, teacher: OpenAITeacher, most: tuple[int, int]) -> Reply:
-    choice, usage = row["choices"][0], row.get("usage") or {}
-    text, refusal = choice.get("text"), None
-    if teacher.chat:
-        text, refusal = choice["message"].get("content"), choice["message"].get("refusal")
-    reason = choice.get("finish_reason")
-    finish = "length" if reason == "length" else "stop"
-    if refusal or reason == "content_filter":
-        finish = "refused"
-    elif not teacher.chat:
-        text, end, _ = (text or "").partition(STOP)  # of servers that do not stop there
-        finish = "stop" if end else finish
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    counts = (most[0] if prompt is None else int(prompt), most[1] if completion is None else int(completion))
-    return slot.reply(str(text or refusal or ""), teacher.name, finish, *counts)
-
-
-def _refusal(error: APIStatusError, key: str, teacher: OpenAITeacher, slot: Slot) -> Reply | Failure:
-    """What a status of 400 or more means; only where the server broke down may the request count."""
-    status, code = error.status_code, error.code
-    if status == 400 and code == "content_filter":
-        return slot.reply("", teacher.name, "refused", 0, 0)
-    if status in (401, 403):  # what servers say here may quote the key
-        return Failure(f"the server does not accept the key (status {status})", False)
-    said = " ".join(str(error.message).replace(key, "***").split())[:300]
-    after = retry_after(error.response.headers)
-    again = (status in (408, 409, 429) or status >= 500) and code != "insufficient_quota"
-    again = again and after <= LONGEST_RETRY_AFTER
-    return Failure(f"status {status}: {said}", again, after, spent=status >= 500)
-
-
-def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that a server asks to wait, as seconds, milliseconds or a date; 0 where it does not say."""
-    if headers.get("retry-after-ms", "").isdecimal():
-        return int(headers["retry-after-ms"]) / 1000
-    value = headers.get("retry-after", "")
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        when = parsedate_to_datetime(value)
-    except ValueError:
-        return 0.0
-    return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError(f"the key in {name} must be one line of ASCII; set it again")
+    return key

@@ -1,16 +1,20 @@
 """Ledger: lines on disk before anything goes on, torn lines, two processes, and a budget under threads."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
+from random import Random
 
 import pytest
 
 from negdistill.data.formats import read_records
 from negdistill.data.records import Problem, Reply
-from negdistill.teachers.ledger import Budget, BudgetReached, Slot, Store, cost
+from negdistill.data.tasks import load_task
+from negdistill.teachers.ledger import Budget, BudgetReached, Slot, Store, cost, read_store
 
 
 def reply(index=0, text="1 + 1 = 2", request="r"):
@@ -72,6 +76,109 @@ def test_a_torn_line_is_no_answer(tmp_path):
         with Store(path) as store:
             assert list(store.replies.values()) == [reply()]
         assert path.read_bytes() == whole[:first]
+
+
+def test_a_byte_that_changed_is_named_with_file_and_line(tmp_path):
+    path = tmp_path / "s.jsonl"
+    with Store(path) as store:
+        for index in range(3):
+            store.append(reply(index, "1 + 1 = 2 \u00e9"))
+    whole = path.read_bytes()
+    random = Random(0)
+    for place in [*random.sample(range(len(whole)), 150), len(whole) - 1, whole.index(b"\n")]:
+        for changed in {whole[place] ^ (1 << random.randrange(8)), *b"9 \r\n"} - {whole[place]}:
+            path.write_bytes(damaged := whole[:place] + bytes([changed]) + whole[place + 1 :])
+            with pytest.raises(ValueError, match=rf"{path}, line \d.*(copy of it|line out)"):
+                read_store(path)
+            with pytest.raises(ValueError, match=rf"{path}, line \d"), Store(path):
+                pass
+            assert path.read_bytes() == damaged
+
+
+def test_a_file_of_a_teacher_is_checked_too(tmp_path):
+    problem = Problem("p", "q", "a", "", "", None, "mine")
+    path = tmp_path / "s.jsonl"
+    with Store(path) as store:
+        store.append(reply(0))
+    assert load_task().rationales([problem], str(path), 1)[0].text == "1 + 1 = 2"
+    path.write_bytes(path.read_bytes().replace(b"1 + 1 = 2", b"1 + 1 = 3"))
+    with pytest.raises(ValueError, match=f"{path}, line 1: the line is damaged"):
+        load_task().rationales([problem], str(path), 1)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        '{"problem_id": "p", "index": 0, "text": "t", "teacher": "t"}',
+        '{"problem_id": "p", "note": "mine"',
+        '{"problem_id": "p", "index": 0, "text": "t", "teacher": "t", "finish": "stop", "prompt_tokens": 1, '
+        '"completion_tokens": 2, "request": "r"}',
+        '{"problem_id": "p", "index": "0", "tex": ',
+        '{"problem_id": "p", "index": 0.5',
+        "# notes",
+        "   ",
+    ],
+)
+def test_a_last_line_that_is_not_ours_is_kept(tmp_path, last):
+    path = tmp_path / "s"
+    with Store(path) as store:
+        store.append(reply())
+    path.write_bytes(before := path.read_bytes() + last.encode())
+    with (
+        pytest.raises(ValueError, match=f"{path}, line 2: the last line .* must end with a line break"),
+        Store(path),
+    ):
+        pass
+    assert path.read_bytes() == before
+
+
+def test_a_refused_store_keeps_its_torn_line(tmp_path):
+    path = tmp_path / "s"
+    with Store(path) as store:
+        store.append(reply())
+    path.write_bytes(before := b'{"a": 1}\n' + path.read_bytes()[:60])
+    with pytest.raises(ValueError, match=f"{path}, line 1"), Store(path):
+        pass
+    assert path.read_bytes() == before
+
+
+def test_a_store_of_before_lines_were_sealed_is_read(tmp_path):
+    old = {"problem_id": "p", "index": 0, "text": "1 + 1 = 2", "teacher": "t", "finish": "stop"}
+    old |= {"prompt_tokens": 3, "completion_tokens": 4, "request": "r"}
+    (tmp_path / "s").write_text(json.dumps(old) + "\n")
+    with Store(tmp_path / "s") as store:
+        assert list(store.replies.values()) == [reply()]
+
+
+def test_an_answer_counts_before_an_error(tmp_path):
+    turned = replace(reply(0, ""), finish="rejected", error="status 400: no")
+    for order in ((turned, reply()), (reply(), turned), (turned, turned, reply())):
+        (tmp_path / "s").unlink(missing_ok=True)
+        with Store(tmp_path / "s") as store:
+            for one in order:
+                store.append(one)
+        assert list(read_store(tmp_path / "s")[0].values()) == [reply()]
+
+
+def test_charges_are_remembered_until_they_are_taken_back(tmp_path):
+    path, beside = tmp_path / "s", tmp_path / "s.charges"
+    with Store(path) as store:
+        store.charges.add("t", 5, 7)
+        store.charges.add("u", 1, 1)
+        killed = beside.read_bytes()  # as a process that is killed now leaves it
+        store.charges.add("t", -5, -7)
+    assert beside.read_bytes().count(b"\n") == 2
+    beside.write_bytes(killed + b'{"teacher": "t", "prompt_to')
+    with Store(path) as store:
+        assert (store.charges.prompt["t"], store.charges.completion["t"]) == (5, 7)
+        store.charges.add("t", -5, -7)
+        store.charges.add("u", -1, -1)
+    assert not beside.exists()
+    for damaged in (killed.replace(b"5", b"0", 1), killed + b"notes", b"{}\n", b'{"teacher": 1}\n'):
+        beside.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{beside}, line"), Store(path):
+            pass
+        assert beside.read_bytes() == damaged
 
 
 @pytest.mark.parametrize("text", ["my notes", '{"a": 1}', '{"problem_id": "p"}\n', "[1]\n"])

@@ -5,7 +5,8 @@ from email.utils import formatdate
 
 import pytest
 
-from negdistill.teachers.openai_server import OpenAITeacher, retry_after
+from negdistill.teachers.openai_server import OpenAITeacher
+from negdistill.teachers.replies import retry_after
 
 
 @pytest.mark.parametrize(
