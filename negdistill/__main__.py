@@ -1,4 +1,4 @@
-"""Command line: `python -m negdistill run | status | render | refresh | ask | export | data`."""
+"""Command line: `python -m negdistill run | status | render | refresh | ask | vote | export | data`."""
 
 from __future__ import annotations
 
@@ -93,6 +93,44 @@ def ask(options: argparse.Namespace) -> int:
     return 0 if len(whole) == len(said) else 1
 
 
+def vote(options: argparse.Namespace) -> None:
+    say("loading")  # of torch, which takes seconds
+    from negdistill.data import tasks
+    from negdistill.inference.ranker_fit import load_ranker
+    from negdistill.inference.vote import vote_all
+    from negdistill.runs.files import atomic_path
+    from negdistill.training import fits, students
+
+    task = tasks.load_task(options.task)
+    problems = task.questions(options.split, options.questions, options.seed)
+    student, fit = students.load_student(options.student), fits.load_fit(options.fit_folder)
+    sampling = {"n": options.n, "temperature": options.temperature, "seed": options.seed}
+    sampling |= {"max_new_tokens": options.max_tokens, "out_dir": options.samples, **task.grading}
+    found = vote_all(student, fit, load_ranker(options.ranker_folder), problems, **sampling)
+    with atomic_path(options.out) as path:
+        found.to_csv(path, index=False)
+    for rule, part in found.groupby("rule", sort=False):
+        say(f"{rule:14} {part['correct'].sum()} of {len(part)} right")
+    say(f"written: {options.out}")
+
+
+def add_vote_parser(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("vote", help="sample, score and vote: what each rule elects, as a CSV")
+    command.add_argument("fit_folder", metavar="FIT_FOLDER", help="where a method was fitted")
+    command.add_argument("ranker_folder", metavar="RANKER_FOLDER", help="where a ranker was fitted")
+    command.add_argument("out", metavar="OUT", help="a file: problem_id, rule, answer, correct")
+    command.add_argument("--student", default="embedded", help="what both were fitted on (embedded)")
+    command.add_argument("--task", default="arithmetic", help="as in the notebooks (arithmetic)")
+    command.add_argument("--split", default="test", help="train, valid or test (test)")
+    command.add_argument("--questions", type=int, help="how many (all)")
+    command.add_argument("--seed", type=int, default=0, help="of questions and samples (0)")
+    command.add_argument("-n", type=int, default=16, help="answers to each question (16)")
+    command.add_argument("--temperature", type=float, default=1.0, help="(1.0)")
+    command.add_argument("--max-tokens", type=int, default=256, help="longest answer (256)")
+    command.add_argument("--samples", default="samples", help="folder that keeps what is drawn (samples)")
+    command.set_defaults(func=vote)
+
+
 def export(options: argparse.Namespace) -> None:
     say(f"exporting {options.fit_folder}")
     from negdistill.training.export import export
@@ -158,6 +196,7 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(func=refresh)
 
     add_ask_parser(commands)
+    add_vote_parser(commands)
 
     command = commands.add_parser(
         "export", help="a plain LoRA row for other libraries: adapter, merged, card"

@@ -22,34 +22,22 @@ from math import comb, fsum
 
 import numpy as np
 
-from negdistill.checks import check_choice
 from negdistill.data.answers import equal_pairs
 
-RULES = ("sc", "ws", "asc", "lr")
 TIE = 1e-9  # sums closer than this share of the largest are equal: their order of summation is no vote
 
 # --- one question -------------------------------------------------------------------------------------
 
 
-def vote(
-    answers: Sequence[str | None], weights: Sequence[float] | None = None, rule: str | None = None
-) -> str | None:
+def vote(answers: Sequence[str | None], weights: Sequence[float] | None = None) -> str | None:
     """The answer that the candidates elect, eq-asc of book/method.md; None only where all are missing.
 
     answers  final answers of the candidates, None where there is none
-    weights  one per candidate, at least 0; only their ratios count
-    rule     "sc": every candidate counts 1, and weights are not looked at beyond their check; the default
-             without weights. "ws", "asc", "lr": sums of the weights; "asc" is the default with weights.
+    weights  one per candidate, at least 0; only their ratios count. None: each counts 1, self-consistency
 
-    ValueError for an unknown rule, a rule that needs weights without them, or weights that are negative, not
-    finite, or not as many as the answers.
+    ValueError for weights that are negative, not finite, or not as many as the answers.
     """
-    rule = rule or ("sc" if weights is None else "asc")
-    check_choice("rule", rule, RULES)
-    if weights is None and rule != "sc":
-        raise ValueError(f'weights must be given for rule {rule!r}; got None; rule "sc" needs none')
-    checked = check_weights(weights, (len(answers),)) if weights is not None else None
-    used = np.ones(len(answers)) if rule == "sc" else checked
+    used = np.ones(len(answers)) if weights is None else check_weights(weights, (len(answers),))
     ids = groups([answers])[0]
     members: dict[int, list[int]] = {}
     for place, group in enumerate(ids):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from negdistill import fit, fit_ranker, load_student, load_task, sample, settings, vote, vote_all
+from negdistill.__main__ import main
 from negdistill.data.answers import equivalent, final_answer
 from negdistill.data.prompts import format_prompt
 from negdistill.inference import vote as vote_module
@@ -89,6 +90,18 @@ def test_a_killed_call_goes_on_with_what_was_drawn(trained, tmp_path, monkeypatc
         vote_all(student, made, ranker, PROBLEMS, out_dir=tmp_path, **DRAWING), whole
     )
     assert (folder / "samples.jsonl").stat().st_mtime_ns == before
+
+
+def test_the_command_line_votes(trained, tmp_path, capsys, monkeypatch):
+    student, made, ranker = trained
+    monkeypatch.chdir(tmp_path)
+    given = ["-n", "3", "--questions", "4", "--max-tokens", "16", "--temperature", "0.9"]
+    assert main(["vote", str(made.folder), str(ranker.folder), "votes.csv", *given]) == 0
+    frame = pd.read_csv("votes.csv")
+    assert tuple(frame) == COLUMNS and len(frame) == 4 * 4
+    lines = capsys.readouterr().out.splitlines()
+    right = frame[frame["rule"] == "SC"]["correct"].sum()
+    assert f"{'SC':14} {right} of 4 right" in lines and lines[-1] == "written: votes.csv"
 
 
 def test_a_ballot_needs_no_ranker_and_names_its_method(trained):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from negdistill.data.answers import equivalent
 from negdistill.data.records import Problem, Rationale
 from negdistill.inference.panel import curves, draw_subsets, panel, sampled
-from negdistill.method.asc import RULES, best_of_n, groups, pass_at_n, ratio_weights, sequence_weights, vote
+from negdistill.method.asc import best_of_n, groups, pass_at_n, ratio_weights, sequence_weights, vote
 
 HALVES = ("1/2", r"\frac{1}{2}", "0.5", r"\frac12", r"\dfrac{2}{4}")  # one value
 OTHERS = ("1", "7", "x=7", "1,000", "1000", "-3")
@@ -48,28 +48,26 @@ def elect(answers, weights):
 
 
 @pytest.mark.parametrize(
-    "answers, weights, rule, winner",
+    "answers, weights, winner",
     [
-        (["7", "1", "7"], None, None, "7"),
-        (["7", "1", "7"], [0.2, 0.9, 0.3], None, "1"),  # weights: asc
-        (["7", "1", "7"], [0.2, 0.9, 0.3], "ws", "1"),
-        (["7", "1", "7"], [0.2, 0.9, 0.3], "sc", "7"),
-        ([None, None, "1"], None, None, "1"),
-        ([None, "1"], [9.0, 0.0], None, "1"),  # a missing answer never wins, whatever it weighs
-        ([None, None], None, None, None),
-        ([], None, None, None),
-        (["0.5", "7", "1/2", "7", r"\frac12"], None, None, "0.5"),  # three spellings of one value beat two
-        (["1/2", "0.5", "7", "0.5"], None, None, "0.5"),  # the most frequent spelling
-        (["1/2", "0.5"], None, None, "1/2"),  # the first of equally frequent ones
-        (["1", "7"], None, None, "1"),  # first seen
-        (["1", "7", "7"], [2, 1, 1], None, "7"),  # the larger group
-        (["1", "7", "7"], [0.3, 0.1, 0.2], None, "7"),  # a tie in exact numbers, not in floating point
-        (["1", "7"], [0, 0], None, "1"),
-        (["x=7", "1", "7"], None, None, "x=7"),
+        (["7", "1", "7"], None, "7"),
+        (["7", "1", "7"], [0.2, 0.9, 0.3], "1"),  # weights: asc
+        ([None, None, "1"], None, "1"),
+        ([None, "1"], [9.0, 0.0], "1"),  # a missing answer never wins, whatever it weighs
+        ([None, None], None, None),
+        ([], None, None),
+        (["0.5", "7", "1/2", "7", r"\frac12"], None, "0.5"),  # three spellings of one value beat two
+        (["1/2", "0.5", "7", "0.5"], None, "0.5"),  # the most frequent spelling
+        (["1/2", "0.5"], None, "1/2"),  # the first of equally frequent ones
+        (["1", "7"], None, "1"),  # first seen
+        (["1", "7", "7"], [2, 1, 1], "7"),  # the larger group
+        (["1", "7", "7"], [0.3, 0.1, 0.2], "7"),  # a tie in exact numbers, not in floating point
+        (["1", "7"], [0, 0], "1"),
+        (["x=7", "1", "7"], None, "x=7"),
     ],
 )
-def test_votes_by_hand(answers, weights, rule, winner):
-    assert vote(answers, weights, rule) == winner
+def test_votes_by_hand(answers, weights, winner):
+    assert vote(answers, weights) == winner
 
 
 @PATIENT
@@ -106,17 +104,17 @@ def test_only_ratios_of_weights_count(ballots, factor):
 
 
 @PATIENT
-@given(st.sampled_from(OTHERS), st.lists(WEIGHTS, min_size=1, max_size=8), st.sampled_from(RULES))
-def test_unanimity_wins_under_every_rule(answer, weights, rule):
+@given(st.sampled_from(OTHERS), st.lists(WEIGHTS, min_size=1, max_size=8))
+def test_unanimity_wins_whatever_the_weights(answer, weights):
     answers = [answer] * len(weights)
-    assert vote(answers, weights, rule) == answer
+    assert vote(answers, weights) == vote(answers) == answer
     assert best_of_n(answers, weights) == answer
 
 
 @PATIENT
 @given(ANSWERS)
 def test_equal_weights_are_no_weights(answers):
-    assert vote(answers) == vote(answers, [0.25] * len(answers)) == vote(answers, [3] * len(answers), "ws")
+    assert vote(answers) == vote(answers, [0.25] * len(answers)) == vote(answers, [3] * len(answers))
 
 
 @PATIENT
@@ -164,16 +162,6 @@ def test_bad_weights_are_refused(call, weights, message):
         call(["1", "7"], weights)
 
 
-def test_bad_rules_are_refused():
-    with pytest.raises(ValueError, match="rule must be one of 'sc', 'ws', 'asc', 'lr'; got 'median'"):
-        vote(["1"], rule="median")
-    for rule in ("ws", "asc"):
-        with pytest.raises(ValueError, match=f"weights must be given for rule '{rule}'; got None"):
-            vote(["1"], rule=rule)
-    with pytest.raises(ValueError, match="weights must be one per answer"):
-        vote(["1", "7"], [1.0], rule="sc")
-
-
 def test_best_of_n_by_hand():
     assert best_of_n(["1", "7", "1"], [0.4, 0.5, 0.4]) == "7"
     assert best_of_n(["1", "7"], [0.4, 0.4]) == "1"
@@ -202,8 +190,8 @@ def test_ratio_weights_by_hand():
     assert ratio_weights(right, wrong, lengths) == pytest.approx(roots / roots.sum())
     assert ratio_weights([right], [wrong]).shape == (1, 3)
     answers = ["1", "2", "2"]
-    assert vote(answers, ratio_weights(right, wrong), "lr") == "2"
-    assert vote(answers, ratio_weights([-1.0, -9.0, -9.0], [-5.0, -9.0, -9.0]), "lr") == "1"
+    assert vote(answers, ratio_weights(right, wrong)) == "2"
+    assert vote(answers, ratio_weights([-1.0, -9.0, -9.0], [-5.0, -9.0, -9.0])) == "1"
     with pytest.raises(ValueError, match=r"wrong must be as many as right, \(3,\); got \(2,\)"):
         ratio_weights(right, wrong[:2])
     for sides, name in (([[0.1], [-1.0]], "right"), ([[-1.0], [np.nan]], "wrong")):
