@@ -36,8 +36,8 @@ MASK = torch.ones(1, 2, dtype=torch.bool)
         (lambda: NATConfig(r=8.0), TypeError, "r must be a whole number; got 8.0"),
         (lambda: NATConfig(lora_alpha="16"), TypeError, "lora_alpha must be a number; got '16'"),
         (lambda: NATConfig(train_neg="no"), TypeError, "train_neg must be True or False; got 'no'"),
-        (lambda: SamplingParams(1, 1.0, 1.0, 8.5, 0), TypeError, "max_new_tokens must be a whole number"),
-        (lambda: SamplingParams(1, float("inf"), 1.0, 8, 0), ValueError, "temperature must be finite"),
+        (lambda: SamplingParams(1, 1.0, 8.5, 0), TypeError, "max_new_tokens must be a whole number"),
+        (lambda: SamplingParams(1, float("inf"), 8, 0), ValueError, "temperature must be finite"),
         (lambda: negdistill.sample(tiny(), ["1 + 1"]), TypeError, "prompts must be texts by problem id"),
         (
             lambda: negdistill.sample(tiny(), {"a": "1"}, batch_size="8"),

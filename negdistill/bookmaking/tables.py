@@ -24,7 +24,7 @@ COSTS = ["trainable_parameters", "steps", "tokens", "seconds"]
 # --- tables -------------------------------------------------------------------------------------------
 
 
-def accuracy_table(frame: pd.DataFrame, by: str, level: float = 0.95) -> pd.DataFrame:
+def accuracy_table(frame: pd.DataFrame, by: str) -> pd.DataFrame:
     """Accuracy per group: method (where the frame has it), `by`, questions, accuracy, low, high.
 
     by  a column such as "subject" or "level"
@@ -37,7 +37,7 @@ def accuracy_table(frame: pd.DataFrame, by: str, level: float = 0.95) -> pd.Data
     rows = []
     for group, part in frame.groupby(keys, dropna=False):
         questions, accuracy = part["problem_id"].nunique(), float(part["correct"].mean())
-        low, high = wilson(accuracy * questions, questions, level)
+        low, high = wilson(accuracy * questions, questions)
         numbers = {"questions": questions, "accuracy": accuracy, "low": low, "high": high}
         rows.append(dict(zip(keys, group, strict=True)) | numbers)
     rows.sort(key=lambda row: _place(row.get("method", "")))
@@ -51,7 +51,7 @@ def with_shifted(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return dict(list(frame.groupby("set", sort=False))) | {"shifted": pooled}
 
 
-def method_table(frame: pd.DataFrame, baseline: str = "CoT KD", level: float = 0.95) -> pd.DataFrame:
+def method_table(frame: pd.DataFrame, baseline: str = "CoT KD") -> pd.DataFrame:
     """One row per method, in the order of METHODS.
 
     Columns: origin, seeds; accuracy, low, high; difference in accuracy to the baseline, difference_low,
@@ -64,11 +64,11 @@ def method_table(frame: pd.DataFrame, baseline: str = "CoT KD", level: float = 0
     rows = {}
     for method in sorted(frame["method"].unique(), key=_place):
         part = frame[frame["method"] == method]
-        estimate = bootstrap_accuracy(part, level)
+        estimate = bootstrap_accuracy(part)
         row = {"origin": METHODS[method].origin if method in METHODS else ""}
         row["seeds"] = part["seed"].nunique()
         row |= dict(zip(("accuracy", "low", "high"), estimate, strict=True))
-        difference = (None,) * 4 if method == baseline else paired(part, other, level)
+        difference = (None,) * 4 if method == baseline else paired(part, other)
         names = ("difference", "difference_low", "difference_high", "p")
         row |= dict(zip(names, difference, strict=True))
         runs = part.drop_duplicates("seed")
@@ -78,7 +78,7 @@ def method_table(frame: pd.DataFrame, baseline: str = "CoT KD", level: float = 0
 
 
 def solved_table(
-    frame: pd.DataFrame, a: str = "CoT KD", b: str = NEGATIVE, by: str = "subject", level: float = 0.95
+    frame: pd.DataFrame, a: str = "CoT KD", b: str = NEGATIVE, by: str = "subject"
 ) -> pd.DataFrame:
     """What two methods solve, per group and in all: a, b, both, iou, low, high, chance, questions.
 
@@ -90,12 +90,12 @@ def solved_table(
         check_choice(name, method, frame["method"].unique())
     check_choice("by", by, frame.columns)
     groups = [*frame.groupby(by, dropna=False), ("all", frame)]
-    return pd.DataFrame({group: _solved(part, a, b, level) for group, part in groups}).T.rename_axis(by)
+    return pd.DataFrame({group: _solved(part, a, b) for group, part in groups}).T.rename_axis(by)
 
 
-def _solved(frame: pd.DataFrame, a: str, b: str, level: float) -> dict[str, float]:
+def _solved(frame: pd.DataFrame, a: str, b: str) -> dict[str, float]:
     one, other = frame[frame["method"] == a], frame[frame["method"] == b]
-    estimate = overlap(one, other, level)
+    estimate = overlap(one, other)
     questions, seeds = frame["problem_id"].nunique(), one["seed"].nunique()
     n_a, n_b = one["correct"].sum() / seeds, other["correct"].sum() / seeds
     expected = n_a * n_b / questions
@@ -140,13 +140,13 @@ def points(path: pd.DataFrame) -> pd.DataFrame:
     return path.pivot_table("correct", keys, "split", aggfunc="mean").reset_index().rename_axis(columns=None)
 
 
-def curve(path: pd.DataFrame, split: str = "test", level: float = 0.95) -> pd.DataFrame:
+def curve(path: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     """Accuracy against training: method, lr, epoch, steps, tokens (means over seeds), accuracy, low, high."""
     check_choice("split", split, path["split"].unique())
     rows = []
     for (method, lr, epoch), part in path[path["split"] == split].groupby(["method", "lr", "epoch"]):
         at = {"method": method, "lr": lr, "epoch": epoch, **part[["steps", "tokens"]].mean()}
-        rows.append(at | dict(zip(("accuracy", "low", "high"), bootstrap_accuracy(part, level), strict=True)))
+        rows.append(at | dict(zip(("accuracy", "low", "high"), bootstrap_accuracy(part), strict=True)))
     rows.sort(key=lambda row: _place(row["method"]))
     return pd.DataFrame(rows)
 
@@ -221,7 +221,7 @@ TABLE_1 = (
 )
 
 
-def published_methods(level: float = 0.95) -> pd.DataFrame:
+def published_methods() -> pd.DataFrame:
     """Table 2 of the paper as fractions: teacher, student, method, subjects, accuracy, low, high, source.
 
     The paper gives no intervals: low and high are Wilson's for one run on the 5,000 test questions of MATH.
@@ -230,18 +230,18 @@ def published_methods(level: float = 0.95) -> pd.DataFrame:
     rows = []
     for teacher, student, method, subjects, average in TABLE_2:
         numbers = dict(zip(SUBJECTS, subjects or (None,) * len(SUBJECTS), strict=True))
-        low, high = wilson(average / 100 * n, n, level)
+        low, high = wilson(average / 100 * n, n)
         row = {name: None if value is None else value / 100 for name, value in numbers.items()}
         row |= {"accuracy": average / 100, "low": low, "high": high, "source": "published"}
         rows.append({"teacher": teacher, "student": student, "method": method} | row)
     return pd.DataFrame(rows)
 
 
-def published_solved(level: float = 0.95) -> pd.DataFrame:
+def published_solved() -> pd.DataFrame:
     """Table 1 of the paper, in columns of `solved_table`, and source; the intervals are ours, Wilson's."""
     rows = {}
     for subject, a, b, both, printed in TABLE_1:
-        low, high = wilson(both, a + b - both, level)
+        low, high = wilson(both, a + b - both)
         counts = {"CoT KD": a, NEGATIVE: b, "both": both, "iou": printed, "low": low, "high": high}
         rows[subject] = counts | {"source": "published"}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("subject")

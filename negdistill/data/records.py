@@ -49,8 +49,8 @@ class Sample(Rationale):
     """A rationale that a student drew; it is graded like any other.
 
     ids       tokens drawn, the end-of-text token included where it came
-    log_prob  natural logarithm of the probability of `ids` under the model itself, at temperature 1 and
-              without top_p, whatever they were drawn with; at most 0
+    log_prob  natural logarithm of the probability of `ids` under the model itself, at temperature 1, whatever
+              they were drawn with; at most 0
     finished  whether the end-of-text token came before the limit
     """
 

@@ -210,7 +210,7 @@ class Engine:
         """Draw the next token of the rows (B,) from logits (B, V); rows that have ended leave."""
         s = self.state
         u = noise(s["key"][rows], s["count"][rows])
-        token, log_prob = draw(logits, u, self.rules.temperature, self.rules.top_p)
+        token, log_prob = draw(logits, u, self.rules.temperature)
         s["text"][rows, s["count"][rows]] = token
         s["token"][rows], alive = token, s["alive"][rows]
         s["count"][rows] += alive

@@ -170,19 +170,19 @@ def curves(
     panel: Panel,
     votes: Mapping[str, np.ndarray | None],
     best: Mapping[str, np.ndarray],
-    sizes: Sequence[int] | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Accuracy of each rule for each number of candidates: problem_id, rule, n, correct (a share, 0 to 1).
 
     votes  weights (Q, n) of `vote` by the name of the rule, None for 1 each
     best   weights of `best_of_n` by the name of the rule
-    sizes  numbers of candidates, by default 1 to n; "pass@n" is added as a rule
+
+    Numbers of candidates go from 1 to n; "pass@n" is added as a rule.
 
     All rules meet the same subsets. Averaged over questions, `correct` is the accuracy.
     """
     rows = []
-    for size in sizes if sizes is not None else range(1, panel.group.shape[1] + 1):
+    for size in range(1, panel.group.shape[1] + 1):
         shares = {name: panel.voted(size, weights, seed) for name, weights in votes.items()}
         shares |= {name: panel.best(size, weights) for name, weights in best.items()}
         shares["pass@n"] = panel.passed(size)

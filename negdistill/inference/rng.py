@@ -1,7 +1,7 @@
 """Draws: one token from its logits, with noise that is a pure function of what it is for.
 
     u      in [0, 1), a hash of (seed, prompt, sample, position)
-    token  first k with p_1 + ... + p_k > u sum(p),    p = softmax(logits / temperature), cut by top_p
+    token  first k with p_1 + ... + p_k > u sum(p),    p = softmax(logits / temperature)
 
 So a token depends neither on the batch nor on what else is drawn. What is left: logits of other batch shapes
 differ by about 1e-6 in float32, and u falls that close to the border of two tokens about once in some hundred
@@ -25,7 +25,6 @@ class SamplingParams:
 
     n: int
     temperature: float
-    top_p: float
     max_new_tokens: int
     seed: int
 
@@ -34,11 +33,8 @@ class SamplingParams:
             check_whole(name, getattr(self, name), 1)
         check_whole("seed", self.seed)
         check_number("temperature", self.temperature, low=0)
-        check_number("top_p", self.top_p)
         if self.temperature == 0 and self.n > 1:
             raise ValueError(f"n must be 1 at temperature 0, where all samples are equal; got {self.n}")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be greater than 0 and at most 1; got {self.top_p}")
 
 
 def noise(keys: Tensor, position: Tensor) -> Tensor:
@@ -59,7 +55,7 @@ def row_key(seed: int, problem_id: str, index: int) -> int:
     return int.from_bytes(digest[:8], "little", signed=True)
 
 
-def draw(logits: Tensor, u: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> tuple[Tensor, Tensor]:
+def draw(logits: Tensor, u: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """Tokens, int64 (B,), and the logarithms of their probabilities at temperature 1, float64 (B,).
 
     logits  (B, V), float32 or float64
@@ -69,11 +65,6 @@ def draw(logits: Tensor, u: Tensor, temperature: float = 1.0, top_p: float = 1.0
         token = logits.argmax(-1, keepdim=True)
     else:
         p = torch.softmax(logits / temperature if temperature != 1 else logits, -1)
-        if top_p < 1:
-            falling = p.sort(-1, descending=True).values
-            before = falling.cumsum(-1, dtype=torch.float64) - falling
-            last = (before < top_p).sum(-1, keepdim=True) - 1
-            p = p.masked_fill(p < falling.gather(-1, last), 0.0)  # by value: no order among equals
         below = p.cumsum(-1, dtype=torch.float64)
         token = torch.searchsorted(below, u[:, None] * below[:, -1:], right=True)
         token = token.clamp_(max=logits.shape[-1] - 1)

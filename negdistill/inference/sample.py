@@ -58,7 +58,6 @@ def sample(
     prompts: Mapping[str, str],
     n: int = 16,
     temperature: float = 1.0,
-    top_p: float = 1.0,
     max_new_tokens: int = 256,
     seed: int = 0,
     view: str | None = None,
@@ -71,8 +70,6 @@ def sample(
     prompts         text by problem id. The id names the noise: a problem meets the same noise in every set of
                     prompts and from every student.
     temperature     0 takes the most probable token; then n is 1
-    top_p           in (0, 1]: drawn is from the smallest set of tokens with that probability at least (after
-                    temperature), and from those as probable as its last
     max_new_tokens  longest answer, shorter where the context ends; a long-rope model must not get that far
     view            view of a model with NAT, by default "nat"
     batch_size      rows computed together, by default what the memory holds, at most MOST_ROWS
@@ -84,7 +81,7 @@ def sample(
     range, a view of a model without NAT, a view that was never trained, a model whose state is more than keys
     and values, and a folder of other weights, prompts or settings or one that was changed.
     """
-    rules = SamplingParams(n, temperature, top_p, max_new_tokens, seed)
+    rules = SamplingParams(n, temperature, max_new_tokens, seed)
     check_type("prompts", prompts, Mapping, "texts by problem id")
     if not prompts:
         raise ValueError("prompts must not be empty; there is nothing to continue")

@@ -34,17 +34,10 @@ def test_noise_is_even_and_unlike_in_seed_prompt_sample_and_position():
     assert row_key(1, "1", 2) != row_key(1, "2", 1) and row_key(0, "\ud800", 0) != row_key(0, "", 0)
 
 
-def reference(logits, u, temperature, top_p):
+def reference(logits, u, temperature):
     """One row, token by token."""
     p = np.exp(logits / temperature - (logits / temperature).max())
     p /= p.sum()
-    kept, mass = set(), 0.0
-    for k in np.argsort(-p, kind="stable"):
-        if mass >= top_p:
-            break
-        kept.add(k)
-        mass += p[k]
-    p = np.array([value if k in kept else 0.0 for k, value in enumerate(p)])
     below = 0.0
     for k, value in enumerate(p):
         below += value
@@ -53,14 +46,12 @@ def reference(logits, u, temperature, top_p):
     raise AssertionError
 
 
-@pytest.mark.parametrize(
-    ("temperature", "top_p"), [(1.0, 1.0), (0.7, 1.0), (2.0, 0.9), (1.0, 0.5), (0.6, 0.01)]
-)
-def test_draw_equals_the_loop(temperature, top_p):
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 2.0, 0.1])
+def test_draw_equals_the_loop(temperature):
     random = np.random.default_rng(0)
     logits, u = random.normal(size=(300, 23)) * 2, random.random(300)
-    token, log_prob = draw(torch.tensor(logits), torch.tensor(u), temperature, top_p)
-    assert token.tolist() == [reference(*row, temperature, top_p) for row in zip(logits, u, strict=True)]
+    token, log_prob = draw(torch.tensor(logits), torch.tensor(u), temperature)
+    assert token.tolist() == [reference(*row, temperature) for row in zip(logits, u, strict=True)]
     exact = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     np.testing.assert_allclose(log_prob, exact[np.arange(300), token], rtol=1e-12)
 
@@ -70,7 +61,6 @@ def test_draw_at_the_edges():
     u = torch.tensor([1 - 2.0**-53], dtype=torch.float64)
     assert draw(logits, u)[0].item() == 3  # never a token of probability 0, whatever u is
     assert draw(logits, u * 0)[0].item() == 0
-    assert {draw(logits, u * k / 9, top_p=0.1)[0].item() for k in range(10)} == {2, 3}  # equals stay together
     token, log_prob = draw(logits, u, temperature=0)
     assert token.item() == 2  # the first of equals
     assert log_prob.item() == pytest.approx(1 - np.log(2 + 2 * np.e), abs=1e-6)
