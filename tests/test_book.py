@@ -328,10 +328,9 @@ def test_predictions_are_those_of_the_executed_chapters_and_small():
     files = sorted(EXECUTED.glob("*.parquet"))
     assert [path.stem[:2] for path in files] == ["03", "04", *SEEDS]
     for path in files:
-        notebook = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
-        made = notebook.metadata.negdistill.manifest
-        assert made.artifacts["predictions.parquet"] == digest_file(path)
-        frame = predictions(EXECUTED, path.stem)
-        assert {"problem_id", "method", "seed", "answer", "correct"} <= set(frame)
+        declared = nbformat.read(path.with_suffix(".ipynb"), as_version=4).metadata.negdistill
+        assert declared.manifest.artifacts["predictions.parquet"] == digest_file(path)
+        frame = predictions(EXECUTED, declared.predictions)
+        assert {"problem_id", "method", "seed", "level", "answer", "correct"} <= set(frame)
         assert frame["seed"].nunique() >= SEEDS.get(path.stem[:2], 1)
     assert sum(path.stat().st_size for path in files) < 20e6

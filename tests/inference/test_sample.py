@@ -180,7 +180,7 @@ def test_the_batch_fits_the_memory(monkeypatch):
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1; got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1; got 0"),
         ({"temperature": -1.0}, "temperature must be at least 0; got -1.0"),
-        ({"temperature": float("nan")}, "temperature must be at least 0; got nan"),
+        ({"temperature": float("nan")}, "temperature must be finite; got nan"),
         ({"temperature": 0.0}, "n must be 1 at temperature 0, where all samples are equal; got 16"),
     ],
 )

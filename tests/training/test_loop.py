@@ -85,7 +85,7 @@ def one_thread():
         ({"epochs": 1, "weight_decay": -0.1}, "weight_decay must be at least 0; got -0.1"),
         ({"epochs": 1, "seed": -1}, "seed must be at least 0; got -1"),
         ({"epochs": 1, "lr": 0.0}, "lr must be greater than 0; got 0.0"),
-        ({"epochs": 1, "lr": math.nan}, "lr must be greater than 0; got nan"),
+        ({"epochs": 1, "lr": math.nan}, "lr must be finite; got nan"),
         ({"epochs": 1, "max_grad_norm": 0.0}, "max_grad_norm must be greater than 0; got 0.0"),
         ({"epochs": 1, "schedule": "step"}, "schedule must be one of 'linear', 'cosine'; got 'step'"),
     ],
