@@ -128,6 +128,7 @@ def add_ask_parser(commands: argparse._SubParsersAction) -> None:
 
 def parser() -> argparse.ArgumentParser:
     from negdistill.data.commands import add_data_parser
+    from negdistill.training.student_files import add_student_parser
 
     top = argparse.ArgumentParser(prog="python -m negdistill", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="command")
@@ -170,6 +171,7 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(func=export)
 
     add_data_parser(commands)
+    add_student_parser(commands)
     return top
 
 
