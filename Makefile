@@ -15,11 +15,12 @@ export NEGDISTILL_DATA ?= $(abspath ../shared/data)
 endif
 
 .NOTPARALLEL:
-.PHONY: help env book html test lint clean
+.PHONY: help env book real html test lint clean
 
 help:
 	@echo "make env     .venv with the package and everything in constraints.txt; by uv where there is one"
 	@echo "make book    env, all notebooks at quick scale, pages in _build/quick/html"
+	@echo "make real    env, student and data fetched, the chapter on the real student (a night), its pages"
 	@echo "make html    env, pages of the committed results in _build/html"
 	@echo "make test    env, lint, tests, committed notebooks against a fresh run of each"
 	@echo "make lint    env, style of code and notebooks"
@@ -42,6 +43,13 @@ env:
 book: env
 	$(PY) -m negdistill run --profile quick
 	$(PY) -m negdistill render --profile quick
+	$(DONE)
+
+real: env
+	$(PY) -m negdistill student get smollm2-135m
+	$(PY) -m negdistill data get
+	$(PY) -m negdistill run --profile real --only 11
+	$(PY) -m negdistill render --profile real
 	$(DONE)
 
 html: env

