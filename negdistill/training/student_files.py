@@ -115,7 +115,7 @@ def get(name: str, source: str = "package") -> Path:
 
 
 def card(name: str) -> str:
-    """What the README.md of a student in the cache says, without its title; ValueError where there is none."""
+    """What the README.md of a student in the cache says, without its title; ValueError where it is absent."""
     text = (Path(resolve(name)) / CARD).read_text("utf-8")
     return text.partition("\n")[2].strip()
 
