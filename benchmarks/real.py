@@ -19,6 +19,7 @@ import multiprocessing
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
@@ -141,8 +142,8 @@ def fill(model: nn.Module) -> None:
 # --- memory -------------------------------------------------------------------------------------------
 
 
-def remember(way: str, steps: int, questions: int, found: multiprocessing.Queue) -> None:
-    """Largest and last resident memory, GiB, of `steps` steps in this process."""
+def remember(way: str, steps: int, questions: int) -> list[float]:
+    """Largest, last and middle resident memory, GiB, of `steps` steps in this process."""
     torch.set_num_threads(1)
     student = load_student("smollm2-135m", torch.bfloat16)
     rows = examples(student, questions)
@@ -156,18 +157,14 @@ def remember(way: str, steps: int, questions: int, found: multiprocessing.Queue)
                 step(number)
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             path.append(pages * resource.getpagesize() / 2**30)
-    found.put([max(path), path[-1], path[len(path) // 2]])
+    return [max(path), path[-1], path[len(path) // 2]]
 
 
 def measure_memory(steps: int, questions: int) -> dict[str, list[float]]:
-    context = multiprocessing.get_context("spawn")
     results = {}
     for way in ("old", "LoRA"):
-        queue = context.Queue()
-        process = context.Process(target=remember, args=(way, steps, questions, queue))
-        process.start()
-        results[way] = queue.get()
-        process.join()
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            results[way] = pool.submit(remember, way, steps, questions).result()
     return results
 
 
