@@ -4,8 +4,8 @@
     y + s B (A x')                 A and B rounded to bfloat16 once a call, x' is x after dropout
     gradients of A and B           bfloat16 products summed in float32, added to float32 master weights
 
-PEFT casts x to float32 for the adapters and draws dropout number by number, which takes a CPU a third of its
-time. Here one function keeps x, a byte for each number of it, and A x'. The layers are PEFT's own, so what is
+PEFT casts x to float32 for the adapters and draws dropout number by number, which takes a CPU longer than
+what the adapters multiply. Here one function keeps x, a byte for each number of it, and A x'. The layers are PEFT's own, so what is
 saved is a stock folder. A base in float32 is left to PEFT, number for number.
 """
 
