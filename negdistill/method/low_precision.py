@@ -5,8 +5,8 @@
     gradients of A and B           bfloat16 products summed in float32, added to float32 master weights
 
 PEFT casts x to float32 for the adapters and draws dropout number by number, which takes a CPU longer than
-what the adapters multiply. Here one function keeps x, a byte for each number of it, and A x'. The layers are PEFT's own, so what is
-saved is a stock folder. A base in float32 is left to PEFT, number for number.
+what the adapters multiply. Here one function keeps x, a byte for each number of it, and A x'. The layers are
+PEFT's own, so what is saved is a stock folder. A base in float32 is left to PEFT, number for number.
 """
 
 from __future__ import annotations

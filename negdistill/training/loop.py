@@ -259,7 +259,9 @@ class _Loop:
         summed = 0.0
         for index, rows in enumerate(micro):
             share = shared(rows, rank, world, self.together)
-            batch = collate([self.encoded[i] for i in share or rows[: self.together]], self.pad, self.multiple)
+            batch = collate(
+                [self.encoded[i] for i in share or rows[: self.together]], self.pad, self.multiple
+            )
             if not share:
                 batch["loss_mask"].zero_()
             if self.teacher is not None:
