@@ -1,4 +1,4 @@
-"""Command line: `python -m negdistill run | status | render | refresh | ask | vote | export | data`."""
+"""Command line: `python -m negdistill run | status | render | ask | vote | export | ...`; --help lists all."""
 
 from __future__ import annotations
 
@@ -138,6 +138,22 @@ def export(options: argparse.Namespace) -> None:
     say(f"written: {export(options.fit_folder, options.out, options.student)}")
 
 
+def try_(options: argparse.Namespace) -> None:
+    from negdistill.bookmaking import pipeline
+
+    with pipeline.environment(pipeline.QUIET):  # read when transformers is imported
+        from negdistill.inference.side_by_side import fits_in, side_by_side
+        from negdistill.method.low_precision import fast_dtype
+        from negdistill.training.students import load_student
+
+    found = fits_in(options.fits)
+    dtype = None if options.student == "embedded" else fast_dtype()
+    student = load_student(options.student, dtype=dtype)
+    for name, text in side_by_side(student, options.question, found, options.max_tokens).items():
+        steps = f", {found[name].total_steps} steps, seed {found[name].seed}" if name in found else ""
+        say(f"--- {name}{steps}\n{text}\n")
+
+
 def add_ask_parser(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("ask", help="let a teacher answer training questions, resumably")
     command.add_argument("model", help="name of the model at the server, or with --local a folder or hub id")
@@ -166,6 +182,7 @@ def add_ask_parser(commands: argparse._SubParsersAction) -> None:
 
 def parser() -> argparse.ArgumentParser:
     from negdistill.data.commands import add_data_parser
+    from negdistill.training.student_files import add_student_parser
 
     top = argparse.ArgumentParser(prog="python -m negdistill", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="command")
@@ -208,7 +225,20 @@ def parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(func=export)
 
+    command = commands.add_parser("try", help="one question to a student as it is and with fitted adapters")
+    command.add_argument("question", help="in words")
+    command.add_argument(
+        "--fits",
+        required=True,
+        metavar="FOLDER",
+        help="where methods were fitted",
+    )
+    command.add_argument("--student", default="smollm2-135m", metavar="NAME", help="(%(default)s)")
+    command.add_argument("--max-tokens", type=int, default=256, help="longest answer (256)")
+    command.set_defaults(func=try_)
+
     add_data_parser(commands)
+    add_student_parser(commands)
     return top
 
 

@@ -25,6 +25,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from negdistill.data.records import Sample
 from negdistill.inference.rng import SamplingParams, draw, noise, row_key
+from negdistill.method.low_precision import on_cpu
 from negdistill.training.batching import pad_id
 from negdistill.training.students import end_ids
 
@@ -117,7 +118,10 @@ def _forward(
     if "position_ids" in takes:
         inputs["position_ids"] = (columns[-ids.shape[1] :] - start[:, None]).clamp(0, context - 1)
     if "logits_to_keep" in takes:
-        inputs["logits_to_keep"] = 1
+        # an index gives a copy, one after another in memory: of a slice, torch multiplies a copy of the whole
+        # output layer for each row where that is frozen
+        last = torch.tensor([ids.shape[1] - 1], device=ids.device)
+        inputs["logits_to_keep"] = last if on_cpu(model) else 1
     logits = model(input_ids=ids, past_key_values=cache, use_cache=True, **inputs).logits[:, -1]
     return logits if logits.dtype == torch.float64 else logits.float()
 

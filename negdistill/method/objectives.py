@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from negdistill.method import low_precision
 from negdistill.method.losses import LAMBDA, TEMPERATURE, info_nce, log_one_minus, mean_pool, token_log_probs
 from negdistill.method.nce import distilled
 from negdistill.method.rivals import (
@@ -60,6 +61,8 @@ def forward_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Predictions
         raise ValueError(
             f"model must have an output layer over the vocabulary; {type(model).__name__} has none"
         )
+    # what pads on the right is seen by no target: without a mask attention is causal, which costs less
+    mask = None if low_precision.on_cpu(model) else batch["attention_mask"]
     # token t is predicted at t - 1
     place = F.pad(batch["loss_mask"][:, 1:], (0, 1)).flatten().nonzero().squeeze(1)
     targets = batch["input_ids"].flatten()[place + 1]
@@ -71,9 +74,7 @@ def forward_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Predictions
 
     handle = head.register_forward_pre_hook(select)
     try:
-        logits = model(
-            batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
-        ).logits  # (N, V)
+        logits = model(batch["input_ids"], attention_mask=mask, use_cache=False).logits  # (N, V)
     finally:
         handle.remove()
     return Predictions(logits, targets, place // batch["input_ids"].shape[1], seen[0])

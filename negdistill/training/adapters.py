@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from negdistill.method.low_precision import quicken
 from negdistill.method.nat import attach, detach, load_nat, randomize_negative
 from negdistill.method.nat_files import check_adapter, fingerprint, mark_adapter
 from negdistill.method.nat_unit import NATConfig, projections, target_names, widths
@@ -138,6 +139,7 @@ def _peft(model: nn.Module, wrap: Callable[[], PeftModel], seed: int = 0) -> Ite
             "ignore", message="Model has `tie_word_embeddings=True`", category=UserWarning
         )
         wrapped = wrap()
+    quicken(wrapped)
     try:
         yield wrapped
     finally:

@@ -233,14 +233,14 @@ def padding_share(encoded: Sequence[Encoded], groups: Iterable[Sequence[int]]) -
     return 1 - used / total if total else 0.0
 
 
-def collate(rows: Sequence[Encoded], pad: int) -> dict[str, torch.Tensor]:
-    """Stack rows, padded on the right to the longest of them.
+def collate(rows: Sequence[Encoded], pad: int, multiple: int = 1) -> dict[str, torch.Tensor]:
+    """Stack rows, padded on the right to the longest of them, rounded up to a multiple.
 
     Returns input_ids, attention_mask: long (B, T); loss_mask, prompt_mask: bool (B, T); positive: bool (B,);
     question: long (B,); matched: bool (B,). `loss_mask[b, t]` says that token t is a target, predicted from
     position t - 1.
     """
-    width = max(len(row.input_ids) for row in rows)
+    width = -(-max(len(row.input_ids) for row in rows) // multiple) * multiple
     ids = np.full((len(rows), width), pad, dtype=np.int64)
     loss = np.zeros((len(rows), width), dtype=bool)
     for b, row in enumerate(rows):

@@ -38,6 +38,7 @@ from torch import nn
 from tqdm import tqdm
 
 from negdistill.checks import check_choice
+from negdistill.method.low_precision import length_multiple
 from negdistill.method.objectives import NEEDS_REFERENCE, NEEDS_TEACHER, OBJECTIVES, Objective
 from negdistill.runs.digests import digest_code, digest_json
 from negdistill.runs.processes import all_gather, processes
@@ -207,6 +208,10 @@ class _Loop:
     together: int
 
     @property
+    def multiple(self) -> int:
+        return length_multiple(self.model)
+
+    @property
     def device(self) -> torch.device:
         return next(iter(self.state.parameters.values())).device
 
@@ -254,7 +259,9 @@ class _Loop:
         summed = 0.0
         for index, rows in enumerate(micro):
             share = shared(rows, rank, world, self.together)
-            batch = collate([self.encoded[i] for i in share or rows[: self.together]], self.pad)
+            batch = collate(
+                [self.encoded[i] for i in share or rows[: self.together]], self.pad, self.multiple
+            )
             if not share:
                 batch["loss_mask"].zero_()
             if self.teacher is not None:

@@ -2,7 +2,8 @@
 
 embedded    LLaMA architecture, 4 layers, width 128, 4 heads, 0.88 M parameters, context 512;
             knows single operations, stories, examples of one and two steps; was never shown the task
-otherwise   a folder or hub id with safetensors weights
+by name     "smollm2-135m": real, 134.5 M parameters, fetched on request (`student_files`)
+otherwise   a folder or hub id with safetensors weights, or a GGUF file, dequantised once
 
 A student as small as the embedded one computes on one thread, whatever the environment says: two are hardly
 faster, their sums run in another order, and where a core is busy they wait for each other (37 times slower).
@@ -43,6 +44,7 @@ from transformers.utils import logging
 
 from negdistill.checks import check_choice
 from negdistill.data import arithmetic
+from negdistill.training import student_files
 
 THREADS = torch.get_num_threads()  # that PyTorch took when it was imported
 SMALL = 10_000_000  # parameters, below which one thread computes
@@ -117,7 +119,7 @@ def load_student(
     if name == "embedded":
         with as_file(files("negdistill.data") / "embedded") as folder:
             return _load(str(folder), dtype, device, quantize)
-    return _load(_checked(name), dtype, device, quantize)
+    return _load(_checked(student_files.resolve(name)), dtype, device, quantize)
 
 
 def context_length(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from negdistill.checks import check_number, check_whole
+from negdistill.method.low_precision import length_multiple
 from negdistill.method.nat import require_trained, view
 from negdistill.method.nce import calibration_beta, kd_weights
 from negdistill.method.objectives import forward_logits
@@ -213,13 +214,14 @@ def _shard(
     """beta (rows,), log_probs (targets, V or k + 1), and ids (targets, k) int32 where not all are kept."""
     found: dict[str, list[Tensor]] = {"beta": [], "log_probs": [], "ids": []}
     device, training = next(model.parameters()).device, model.training
+    multiple = length_multiple(model)
     with ExitStack() as stack:
         stack.callback(model.train, training)
         stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"))
         model.eval()
         for start in range(0, len(rows), batch_size):
             part = rows[start : start + batch_size]
-            batch = {name: tensor.to(device) for name, tensor in collate(part, pad).items()}
+            batch = {name: tensor.to(device) for name, tensor in collate(part, pad, multiple).items()}
             counts = [int(row.loss_mask.sum()) for row in part]
             logits = []
             for name in ("neg", "nat"):

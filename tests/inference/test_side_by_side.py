@@ -1,0 +1,61 @@
+"""One question to the student as it is and to fitted rows, from Python and from the command line."""
+
+import re
+
+import pytest
+
+from negdistill.__main__ import main
+from negdistill.data.arithmetic import generate, teach
+from negdistill.inference.evaluate import evaluate
+from negdistill.inference.side_by_side import BASE, fits_in, side_by_side
+from negdistill.training.dataset import training_set
+from negdistill.training.fit import adapted, fit
+from negdistill.training.settings import settings
+from negdistill.training.students import load_student
+
+
+@pytest.fixture(scope="module")
+def student():
+    return load_student("embedded")
+
+
+@pytest.fixture(scope="module")
+def folder(student, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fits")
+    problems = generate("train", 12, seed=0)
+    data = training_set(problems, teach(problems, n=2))
+    for name, steps in (("CoT KD", 3), ("CoT KD", 6), ("NAT", 6)):
+        fit(name, student, data, settings(max_steps=steps, batch_size=4, progress=False), folder)
+    return folder
+
+
+def test_the_fits_of_a_folder(folder):
+    found = fits_in(folder)
+    assert list(found) == ["CoT KD", "Negative adapter", "NAT"]
+    assert [one.total_steps for one in found.values()] == [3, 3, 6]
+
+
+def test_answers_are_those_of_evaluate(student, folder):
+    problem = generate("test", 1, seed=3)[0]
+    found = fits_in(folder)
+    said = side_by_side(student, problem.question, found, 12)
+    assert list(said) == [BASE, *found]
+    assert said[BASE] == evaluate(student, [problem], max_new_tokens=12)["text"][0].strip()
+    with adapted(student, found["NAT"]) as trained:
+        assert said["NAT"] == evaluate(trained, [problem], max_new_tokens=12)["text"][0].strip()
+
+
+def test_the_command(folder, capsys):
+    line = ["try", "Ada has 7 books. Ben brings 5 more. How many books are there now?"]
+    assert main([*line, "--fits", str(folder), "--student", "embedded", "--max-tokens", "8"]) == 0
+    said = capsys.readouterr().out
+    assert re.findall(r"^--- (.+?)(?:,|$)", said, re.MULTILINE) == [
+        "as it is", "CoT KD", "Negative adapter", "NAT"
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_asked(student, folder, tmp_path):
+    with pytest.raises(ValueError, match="fits must be a folder with finished fits of 'CoT KD'.*holds none"):
+        fits_in(tmp_path)
+    with pytest.raises(ValueError, match="question must not be empty"):
+        side_by_side(student, " ", fits_in(folder))
