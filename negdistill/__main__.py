@@ -1,4 +1,4 @@
-"""Command line: `python -m negdistill run | status | render | ask | vote | export | ...`; --help lists all."""
+"""Command line: `python -m negdistill run | status | render | ask | vote | export | ...`, all in --help."""
 
 from __future__ import annotations
 

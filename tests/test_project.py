@@ -230,7 +230,12 @@ def test_conda_file_repeats_nothing():
 def foreign(folder: Path) -> dict[str, set[str]]:
     """Each third-party module that a folder imports, and the distributions it may come from."""
     names = {full.split(".")[0] for path in folder.rglob("*.py") for full in imports(path)}
-    names -= {*sys.stdlib_module_names, "negdistill", *(path.stem for path in folder.rglob("*.py"))}
+    names -= {
+        *sys.stdlib_module_names,
+        "negdistill",
+        *(path.stem for path in folder.rglob("*.py")),
+        *(path.name for path in folder.iterdir()),
+    }
     owners = packages_distributions()
     return {name: {canonicalize_name(owner) for owner in owners.get(name, ())} for name in names}
 

@@ -82,7 +82,6 @@ def train(
     objective: str | Objective = "likelihood",
     out_dir: str | Path | None = None,
     preset: str = "fixed",
-    max_length: int | None = None,
     on_epoch: OnEpoch | None = None,
     teacher: Teacher | None = None,
     order: Order = batches,
@@ -92,11 +91,10 @@ def train(
 ) -> pd.DataFrame:
     """Train in place whatever of `model` has requires_grad; the model is left in eval mode, whatever happens.
 
-    examples    texts, or rows of tokens; to those preset and max_length do nothing
+    examples    texts, or rows of tokens; to those preset does nothing
     objective   name in `objectives.OBJECTIVES`, or a function such as those
     out_dir     folder of the checkpoint; where it holds one of the same run, training continues from there
     preset      name in `prompts.PRESETS`: how text becomes tokens
-    max_length  context in tokens, by default the model's own
     on_epoch    called as on_epoch(epochs done, model in eval mode) after each epoch and at the end, in every
                 process; the numbers it returns become columns of the history and stay in the checkpoint
     teacher     what joins a batch: what "distillation" learns from, or the reference of those that need one
@@ -115,12 +113,9 @@ def train(
     gradient that is not finite, before it reaches the weights; it names step, examples and last checkpoint.
     """
     check_choice("per", per, UNITS)
-    if isinstance(objective, str):
-        check_choice("objective", objective, OBJECTIVES)
-        objective = OBJECTIVES[objective]
+    objective = _objective(objective)
     if not (examples and isinstance(examples[0], Encoded)):
-        context = max_length or context_length(model, tokenizer)
-        examples = encode(examples, tokenizer, context, preset)
+        examples = encode(examples, tokenizer, context_length(model, tokenizer), preset)
     plan = steps(examples, config, order)
     if config.warmup_steps >= len(plan):
         raise ValueError(f"warmup_steps must be below all {len(plan)} steps; got {config.warmup_steps}")
@@ -139,8 +134,19 @@ def train(
             hand_back(state.parameters, model)
         finally:
             model.eval()
-    extra = dict.fromkeys(name for row in state.history for name in row if name not in COLUMNS)
-    frame = pd.DataFrame(state.history, columns=[*COLUMNS, *extra])
+    return _frame(state.history)
+
+
+def _objective(objective: str | Objective) -> Objective:
+    if not isinstance(objective, str):
+        return objective
+    check_choice("objective", objective, OBJECTIVES)
+    return OBJECTIVES[objective]
+
+
+def _frame(history: Sequence[Mapping[str, float]]) -> pd.DataFrame:
+    extra = dict.fromkeys(name for row in history for name in row if name not in COLUMNS)
+    frame = pd.DataFrame(history, columns=[*COLUMNS, *extra])
     return frame.astype({"step": int, "epoch": int, "tokens": int})
 
 
