@@ -104,9 +104,8 @@ def train(
     memory      whether the batch carries `memory` (B,): what the objective left there when it last saw these
                 rows, NaN at first. It stays in the checkpoint
 
-    Returns one row per step: step and epoch (from 1), loss (mean over its targets or rows, before it), lr,
-    grad_norm (before clipping), tokens (so far, without padding), seconds (so far, without on_epoch).
-    Computes in bfloat16 autocast on CUDA and in the model's own type elsewhere.
+    Returns COLUMNS, a row per step: step and epoch from 1, mean loss and grad_norm before the step, tokens
+    without padding and seconds without on_epoch so far. Computes in bfloat16 autocast on CUDA.
 
     ValueError for no examples, nothing to train, a question longer than the context, a warm-up longer than
     the run, a teacher of other examples, or a checkpoint of another run. FloatingPointError for a loss or
@@ -126,8 +125,8 @@ def train(
     if memory and state.memory is None:
         state.memory = torch.full((len(examples),), math.nan, dtype=torch.float64)
     models, pad = (model, torch.compile(wrapped) if config.compile else wrapped), pad_id(tokenizer)
-    sharing = (accelerator, teacher, per, together)
-    loop = _Loop(*models, objective, examples, plan, pad, config, state, *sharing)
+    beside = accelerator, teacher, per, together
+    loop = _Loop(*models, objective, examples, plan, pad, config, state, *beside)
     with torch.random.fork_rng(devices=[loop.device] if loop.device.type == "cuda" else []):
         try:
             loop.run(on_epoch)
