@@ -140,7 +140,8 @@ def mark_adapter(folder: Path, base: Mapping) -> None:
 
 
 def _save(folder: Path, tensors: Mapping[str, Tensor], base: Mapping) -> None:
-    save_file(dict(tensors), folder / FILES[1], metadata={"format": "pt", "base": json.dumps(base)})
+    # one entry alone: safetensors writes several in an order of chance, and equal adapters are equal bytes
+    save_file(dict(tensors), folder / FILES[1], metadata={"base": json.dumps(base)})
 
 
 # --- bases --------------------------------------------------------------------------------------------

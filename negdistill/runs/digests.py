@@ -101,7 +101,7 @@ def imported(tree: ast.AST, package: str = PACKAGE) -> set[str]:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     public = {f"{PACKAGE}.{name}": module for name, module in negdistill.PUBLIC.items()}
     found = {public.get(name, name) for name in found}
-    return {name for name in found if f"{name}.".startswith(f"{package}." if package else "")}
+    return {name for name in found if name.startswith(f"{package}." if package else "")}
 
 
 def _running(tree: ast.AST) -> Iterator[ast.AST]:

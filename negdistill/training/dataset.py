@@ -10,7 +10,6 @@ Settings      adapters, optimiser, budget, seed               the embedded stude
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -99,15 +98,8 @@ class TrainingSet:
 def training_set(
     problems: Iterable[Problem], rationales: Iterable[Rationale], extract: str = "boxed", rule: Rule = "exact"
 ) -> TrainingSet:
-    """Grade the rationales and split them; rules as in `answers.grade`.
-
-    What has no text, as the answer of a teacher that said nothing, is left out with a warning.
-    """
-    problems, rationales = tuple(problems), list(rationales)
-    mute = sum(not one.text.strip() for one in rationales)
-    if mute:
-        warnings.warn(f"{mute} of {len(rationales)} rationales have no text; they are left out", stacklevel=2)
-        rationales = [one for one in rationales if one.text.strip()]
+    """Grade the rationales and split them; rules as in `answers.grade`."""
+    problems = tuple(problems)
     positives, negatives = split(grade(problems, rationales, extract, rule))
     return TrainingSet(problems, tuple(positives), tuple(negatives))
 

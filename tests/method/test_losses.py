@@ -87,6 +87,10 @@ def plain(
     return rows, out.hidden_states[-1]
 
 
+# The others read more than this batch holds, a reference or what they left in it before: see test_rivals.
+ANY_BATCH = [name for name in objectives.OBJECTIVES if name not in (*objectives.NEEDS_REFERENCE, "glow")]
+
+
 def test_token_log_probs_equal_log_softmax_in_chunks(monkeypatch):
     logits = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
     targets = torch.tensor([0, 4, 2, 2, 1, 3, 0])
@@ -312,7 +316,7 @@ def test_log_one_minus_is_finite_at_certainty():
     assert log_p.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", objectives.OBJECTIVES)
+@pytest.mark.parametrize("name", ANY_BATCH)
 def test_a_batch_without_targets_has_no_loss_and_no_gradient(name):
     model, batch = make("llama"), make_batch()
     batch["loss_mask"] = torch.zeros_like(batch["loss_mask"])
@@ -323,7 +327,7 @@ def test_a_batch_without_targets_has_no_loss_and_no_gradient(name):
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", objectives.OBJECTIVES)
+@pytest.mark.parametrize("name", ANY_BATCH)
 def test_padding_does_not_count(name):
     model, narrow = make("llama"), {}
     wide = make_batch()

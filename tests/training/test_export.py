@@ -353,7 +353,8 @@ def test_bad_input_is_refused(fits, student, tmp_path):
 def test_the_command(fits, tmp_path, capsys):
     arguments = ["export", str(fits["CoT KD"].folder), str(tmp_path / "out"), "--student", "embedded"]
     assert main(arguments) == 0
-    assert capsys.readouterr().out == f"written: {tmp_path / 'out'}\n"
+    said = f"exporting {fits['CoT KD'].folder}\nwritten: {tmp_path / 'out'}\n"
+    assert capsys.readouterr().out == said
     assert (Path(tmp_path) / "out/merged/model.safetensors").is_file()
     assert main(arguments) == 1
     assert "error: out must be a new folder" in capsys.readouterr().err
