@@ -17,6 +17,7 @@ when none did, nothing is rendered.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -29,6 +30,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
+from negdistill import PUBLIC
 from negdistill.bookmaking import evidence, reference
 from negdistill.bookmaking.planning import Failure, executed_folder, notebooks, profiles
 from negdistill.checks import check_choice
@@ -135,6 +137,17 @@ def module_table(root: Path, runs: Sequence[Execution]) -> str:
     return table(["module", "what it is about"], rows)
 
 
+def public_table(root: Path, runs: Sequence[Execution]) -> str:
+    """The names that come from the package itself, in the order of its rooms, and what each is."""
+    trees = reference.modules(root)
+    known, rows = reference.names(trees), []
+    for name, module in PUBLIC.items():
+        node = reference.public(trees[module.removeprefix(f"{reference.PACKAGE}.")])[name]
+        first = (ast.get_docstring(node) or "").partition("\n\n")[0]
+        rows.append([f"{{py:obj}}`{name} <{module}.{name}>`", reference.prose(first, module, known)])
+    return table(["name", "what it is"], rows)
+
+
 def execution_table(root: Path, runs: Sequence[Execution]) -> str:
     """How long each notebook took, on what, with which seeds."""
     rows = [
@@ -206,6 +219,7 @@ def cost_table(root: Path, runs: Sequence[Execution]) -> str:
 
 
 GENERATED: dict[str, Callable[[Path, Sequence[Execution]], str]] = {
+    "public": public_table,
     "modules": module_table,
     "executions": execution_table,
     "versions": version_table,

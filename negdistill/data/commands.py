@@ -1,4 +1,4 @@
-"""Commands: `python -m negdistill data get [name] | list | verify [name] | clear`."""
+"""Commands: the data sets fetched, listed, verified and removed, by `python -m negdistill data`."""
 
 from __future__ import annotations
 
