@@ -6,7 +6,8 @@ The names below are what the package promises; each is imported when it is first
 import lazy_loader
 
 _MODULES = {
-    "data.answers": ["equivalent", "final_answer", "grade"],
+    "data.answers": ["equivalent", "grade"],
+    "data.finding": ["final_answer"],
     "data.sources": ["load_problems", "load_rationales"],
     "data.tasks": ["load_task"],
     "inference.evaluate": ["evaluate"],

@@ -136,7 +136,8 @@ import negdistill
 seconds = time.perf_counter() - began
 assert seconds < 0.2 and not {'torch', 'numpy', 'pandas'} & set(sys.modules), seconds
 for name in negdistill.__all__:
-    assert getattr(negdistill, name).__doc__, name"""
+    found = getattr(negdistill, name)
+    assert found.__doc__ and found.__module__ == negdistill.PUBLIC[name], name"""
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
 
 
