@@ -31,6 +31,7 @@ from negdistill.inference.ranker_report import judge
 from negdistill.runs.digests import digest_code, digest_json
 from negdistill.runs.files import remove
 from negdistill.runs.folder import Manifest, RunFolder
+from negdistill.runs.processes import held
 from negdistill.training.adapters import lora, save_lora, stored
 from negdistill.training.batching import Encoded, Example, batches, encode, pairs
 from negdistill.training.checkpoint import CHECKPOINT
@@ -101,9 +102,10 @@ def fit_ranker(
         del parameters["train"][name]
     key = digest_json([inputs, parameters])
     folder = Path(out_dir) / f"ranker-{loss}-{key[:12]}"
-    if not finished(folder):
-        manifest = Manifest(inputs=inputs, parameters=parameters, seed=config.train.seed)
-        _make(student, examples, valid, config, loss, start, RunFolder(folder, manifest))
+    manifest = Manifest(inputs=inputs, parameters=parameters, seed=config.train.seed)
+    with held(folder):
+        if not finished(folder, manifest):
+            _make(student, examples, valid, config, loss, start, RunFolder.resume(folder, manifest))
     return load_ranker(folder)
 
 

@@ -10,18 +10,22 @@ process 0. What a killed run left is collected by the next one, whatever the num
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
+from filelock import FileLock, Timeout
 
 from negdistill.runs.files import remove
 from negdistill.runs.folder import Manifest, RunFolder
 
 T = TypeVar("T")
+SILENT = 1.0  # seconds of waiting that nobody is told of
 
 
 def processes() -> Accelerator:
@@ -44,6 +48,27 @@ def shard(work: Sequence[T]) -> list[T]:
 def all_gather(made: list[T]) -> list[T]:
     """The lists of all processes as one, in the order of the processes."""
     return gather_object(made)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Within the block no other run works in the folder. Where one does, wait for it, and say so.
+
+    What the other one made is then found. Of processes that were started together the main one holds the
+    folder for all.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    if processes().is_main_process:
+        try:
+            lock.acquire(timeout=SILENT)
+        except Timeout:
+            warnings.warn(f"{folder} is being made by another process; waiting for it", stacklevel=3)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class SharedFolder:

@@ -28,7 +28,7 @@ from negdistill.method.nat_unit import projections
 from negdistill.method.objectives import OBJECTIVES
 from negdistill.runs.digests import digest_code, digest_json
 from negdistill.runs.folder import Manifest, RunFolder
-from negdistill.runs.processes import processes
+from negdistill.runs.processes import held, processes
 from negdistill.training.adapters import lora, merged, nat_lora, save_lora, stored, wide_rank
 from negdistill.training.batching import (
     Encoded,
@@ -153,10 +153,11 @@ def _fit(
     inputs, parameters = _origin(row, student, examples, config, used, on_epoch)
     manifest = Manifest(inputs=inputs, parameters=parameters, seed=config.train.seed)
     folder = out_dir / f"{re.sub('[^a-z]+', '-', row.name.lower())}-{manifest.key[:12]}"
-    found = finished(folder, manifest)
-    processes().wait_for_everyone()  # all processes have looked before the main one writes
-    if not found:
-        _make(row, student, examples, config, used, _resumed(folder, manifest), on_epoch)
+    with held(folder):
+        found = finished(folder, manifest)
+        processes().wait_for_everyone()  # all processes have looked before the main one writes
+        if not found:
+            _make(row, student, examples, config, used, _resumed(folder, manifest), on_epoch)
     return load_fit(folder)
 
 

@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import FrozenInstanceError, asdict, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +28,7 @@ from negdistill.method.nat import view
 from negdistill.method.nat_unit import NATConfig
 from negdistill.method.nce import BETA_MODES
 from negdistill.method.objectives import NEEDS_REFERENCE, NEEDS_TEACHER, OBJECTIVES
+from negdistill.runs import processes as processes_module
 from negdistill.training import fit as methods
 from negdistill.training.adapters import wide_rank
 from negdistill.training.dataset import (
@@ -638,7 +641,7 @@ def test_an_interrupted_fit_continues_to_the_same_weights(tmp_path, student, dat
         assert torch.equal(logits(trained.model), expected)
     drop = ["seconds"]
     pd.testing.assert_frame_equal(resumed.trajectory.drop(columns=drop), whole.trajectory.drop(columns=drop))
-    assert {path.name for path in resumed.folder.iterdir()} == {
+    assert {path.name for path in resumed.folder.iterdir() if path.name != ".lock"} == {
         *("adapter", "fit.json", "history.csv", "manifest.json", "trajectory.jsonl"),
     }
 
@@ -761,6 +764,28 @@ def distributed(folder):
     made = [fit(name, llama(), make_data(), config, folder) for name in ("NCE", "Merge")]
     assert [one.trainable_parameters > 0 for one in made] == [True, True]
     return {"folders": [one.folder.name for one in made], "loss": made[0].history["loss"].tolist()}
+
+
+def test_a_second_run_waits_for_the_first_and_takes_what_it_made(data, tmp_path, monkeypatch):
+    """Two runs in one folder ended in raw errors."""
+    monkeypatch.setattr(processes_module, "SILENT", 0.05)
+    begun, make, made = threading.Event(), methods._make, []
+
+    def slowly(*given):
+        begun.set()
+        time.sleep(0.4)
+        made.append(make(*given))
+
+    monkeypatch.setattr(methods, "_make", slowly)
+    found = []
+    first = threading.Thread(target=lambda: found.append(fit("CoT KD", llama(), data, CONFIG, tmp_path)))
+    first.start()
+    begun.wait()
+    with pytest.warns(UserWarning, match="cot-kd-.* is being made by another process; waiting for it"):
+        found.append(fit("CoT KD", llama(), data, CONFIG, tmp_path))
+    first.join()
+    assert len(made) == 1 and found[0].folder == found[1].folder
+    pd.testing.assert_frame_equal(found[0].history, found[1].history)
 
 
 def test_two_processes_fit_what_one_fits(tmp_path):
