@@ -141,8 +141,11 @@ def public_table(root: Path, runs: Sequence[Execution]) -> str:
     """The names that come from the package itself, in the order of its rooms, and what each is."""
     trees = reference.modules(root)
     known, rows = reference.names(trees), []
-    for name, module in PUBLIC.items():
-        node = reference.public(trees[module.removeprefix(f"{reference.PACKAGE}.")])[name]
+    places = {name: module.removeprefix(f"{reference.PACKAGE}.") for name, module in PUBLIC.items()}
+    for name, place in places.items():
+        if place not in trees:  # a clone without the package
+            continue
+        module, node = f"{reference.PACKAGE}.{place}", reference.public(trees[place])[name]
         first = (ast.get_docstring(node) or "").partition("\n\n")[0]
         rows.append([f"{{py:obj}}`{name} <{module}.{name}>`", reference.prose(first, module, known)])
     return table(["name", "what it is"], rows)
