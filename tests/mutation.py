@@ -100,7 +100,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the last stage does not get the rest of the budget",
-        "training/fit.py",
+        "training/budget.py",
         "        if last:\n",
         "        if False:\n",
         "tests/training/test_fit.py",
