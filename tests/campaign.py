@@ -164,16 +164,17 @@ def requests(rng: random.Random, questions: int = 300) -> Tried:
     }
     faults = {i: rng.choice(sorted(kinds)) for i in rng.sample(range(questions), questions // 3)}
     always = {f"[{i}]": kinds[kind] for i, kind in faults.items()} | {"": says("The answer is 1.")}
-    proxy = Proxy("", (), always)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with (
+        Proxy("", (), always) as proxy,
+        tempfile.TemporaryDirectory() as folder,
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         teacher = OpenAITeacher("m", proxy.url, concurrency=4, max_tokens=20)
         got = {
             one.problem_id: one
             for one in generate(problems, teacher, 1, store=Path(folder) / "s.jsonl", progress=False)
         }
-    proxy.shutdown()
-    proxy.server_close()
     for i in range(questions):
         kind, one = faults.get(i, "none"), got.get(f"p{i}")
         text = "" if kind in ("too long", "filtered", "thought") else "The answer is 1."

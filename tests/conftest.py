@@ -4,11 +4,14 @@ import json
 import os
 from pathlib import Path
 
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from negdistill.bookmaking import plots
 from negdistill.bookmaking.pipeline import ONE_THREAD
 from negdistill.data.tasks import load_task
 from negdistill.runs.digests import digest_file
@@ -35,6 +38,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow files first, so that none is left alone at the end; within a file everything stays in order."""
     rank = {name: place for place, name in enumerate(SLOW)}
     items.sort(key=lambda item: rank.get(item.path.name, len(SLOW)))
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def styled():
+    """The style of the book's figures; they are closed afterwards."""
+    with matplotlib.rc_context():
+        plots.style()
+        yield
+    plt.close("all")
 
 
 @pytest.fixture(scope="session")

@@ -68,6 +68,10 @@ class Proxy(ThreadingHTTPServer):
     def answered(self) -> list[dict]:
         return [entry for entry in self.journal if entry["whole"]]
 
+    def __exit__(self, *error):
+        self.shutdown()
+        super().__exit__(*error)
+
     def handle_error(self, request, client_address):
         """A client that went away is no news."""
 

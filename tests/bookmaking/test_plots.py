@@ -15,12 +15,7 @@ from negdistill.bookmaking import plots
 TEACHERS = ("weak", "strong")
 
 
-@pytest.fixture(autouse=True)
-def styled():
-    with matplotlib.rc_context():
-        plots.style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("styled")
 
 
 def questions(n=40, seed=0):

@@ -4,7 +4,6 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,12 +13,7 @@ from negdistill.bookmaking import plots
 RULES = ("SC", "WS", "WS per token", "ASC", "best of n", "pass@n")
 
 
-@pytest.fixture(autouse=True)
-def styled():
-    with matplotlib.rc_context():
-        plots.style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("styled")
 
 
 def points():

@@ -14,12 +14,7 @@ from negdistill.bookmaking import plots
 METHODS = ("CoT KD", "UL", "NAT", "NAT, empty branch", "Negatives first")
 
 
-@pytest.fixture(autouse=True)
-def styled():
-    with matplotlib.rc_context():
-        plots.style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("styled")
 
 
 def points(teachers=("weak", "strong")):

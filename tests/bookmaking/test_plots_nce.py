@@ -4,20 +4,13 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
 from negdistill.bookmaking import plots
 
-
-@pytest.fixture(autouse=True)
-def styled():
-    with matplotlib.rc_context():
-        plots.style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("styled")
 
 
 def rationales():

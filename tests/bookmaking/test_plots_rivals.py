@@ -4,20 +4,12 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from negdistill.bookmaking import plots
 from negdistill.bookmaking.plots_rivals import likelihood_curves
 
-
-@pytest.fixture(autouse=True)
-def styled():
-    with matplotlib.rc_context():
-        plots.style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("styled")
 
 
 def points(methods):

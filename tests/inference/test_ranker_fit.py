@@ -61,12 +61,7 @@ def make_data(first: int = 0, n: int = 24, prefix: str = "q") -> TrainingSet:
 DATA, VALID = make_data(), make_data(50, 8)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- fit ----------------------------------------------------------------------------------------------

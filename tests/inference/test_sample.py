@@ -204,14 +204,6 @@ sample(tiny(), PROMPTS, **HARD, out_dir=sys.argv[2])
 """
 
 
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_killed_and_run_again_is_the_same_file(tmp_path, one_thread):
     folder = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-c", RUN, str(Path(__file__).parent), str(folder)])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -54,16 +55,12 @@ def faulty(server, monkeypatch):
     """Start a proxy with these faults before the server."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr("negdistill.teachers.openai_server.FIRST_WAIT", 0.02)
-    started = []
+    with ExitStack() as running:
 
-    def start(*faults) -> Proxy:
-        started.append(Proxy(server, faults))
-        return started[-1]
+        def start(*faults) -> Proxy:
+            return running.enter_context(Proxy(server, faults))
 
-    yield start
-    for proxy in started:
-        proxy.shutdown()
-        proxy.server_close()
+        yield start
 
 
 @pytest.fixture
