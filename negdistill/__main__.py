@@ -29,6 +29,20 @@ def run(options: argparse.Namespace) -> None:
     pipeline.run(planning.find_root(), *chosen, say, options.jobs, terminal)
 
 
+def add_run_parser(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("run", help="run the notebooks that are out of date")
+    command.add_argument("--profile", default="quick", help="a file of notebooks/profiles (quick)")
+    command.add_argument("--only", nargs="+", default=[], metavar="NN", help="these, and what they need")
+    command.add_argument("--force", action="store_true", help="also where they are up to date")
+    command.add_argument(
+        *("-p", "--parameter"), action="append", default=[], metavar="NAME=VALUE",
+        help="a parameter of the notebooks: a literal of Python or JSON, else a text",
+    )  # fmt: skip
+    command.add_argument("--jobs", type=int, metavar="N", help="notebooks at once (cores; on a GPU 1)")
+    command.add_argument("--dry-run", action="store_true", help="say what would be done and what it costs")
+    command.set_defaults(func=run)
+
+
 def status(options: argparse.Namespace) -> None:
     from negdistill.bookmaking import pipeline, planning
 
@@ -138,6 +152,18 @@ def export(options: argparse.Namespace) -> None:
     say(f"written: {export(options.fit_folder, options.out, options.student)}")
 
 
+def add_export_parser(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "export", help="a plain LoRA row for other libraries: adapter, merged, card"
+    )
+    command.add_argument("fit_folder", metavar="FIT_FOLDER", help="where a row was fitted")
+    command.add_argument("out", metavar="OUT", help="a new folder")
+    command.add_argument(
+        "--student", default="embedded", metavar="NAME", help="what it was fitted on (embedded)"
+    )
+    command.set_defaults(func=export)
+
+
 def try_(options: argparse.Namespace) -> None:
     from negdistill.bookmaking import pipeline
 
@@ -152,6 +178,15 @@ def try_(options: argparse.Namespace) -> None:
     for name, text in side_by_side(student, options.question, found, options.max_tokens).items():
         steps = f", {found[name].total_steps} steps, seed {found[name].seed}" if name in found else ""
         say(f"--- {name}{steps}\n{text}\n")
+
+
+def add_try_parser(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("try", help="one question to a student as it is and with fitted adapters")
+    command.add_argument("question", help="in words")
+    command.add_argument("--fits", required=True, metavar="FOLDER", help="where methods were fitted")
+    command.add_argument("--student", default="smollm2-135m", metavar="NAME", help="(%(default)s)")
+    command.add_argument("--max-tokens", type=int, default=256, help="longest answer (256)")
+    command.set_defaults(func=try_)
 
 
 def add_ask_parser(commands: argparse._SubParsersAction) -> None:
@@ -187,18 +222,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m negdistill", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="command")
 
-    command = commands.add_parser("run", help="run the notebooks that are out of date")
-    command.add_argument("--profile", default="quick", help="a file of notebooks/profiles (quick)")
-    command.add_argument("--only", nargs="+", default=[], metavar="NN", help="these, and what they need")
-    command.add_argument("--force", action="store_true", help="also where they are up to date")
-    command.add_argument(
-        *("-p", "--parameter"), action="append", default=[], metavar="NAME=VALUE",
-        help="a parameter of the notebooks: a literal of Python or JSON, else a text",
-    )  # fmt: skip
-    command.add_argument("--jobs", type=int, metavar="N", help="notebooks at once (cores; on a GPU 1)")
-    command.add_argument("--dry-run", action="store_true", help="say what would be done and what it costs")
-    command.set_defaults(func=run)
-
+    add_run_parser(commands)
     command = commands.add_parser("status", help="what is up to date, and why not")
     command.add_argument("--profile", help="one profile instead of all")
     command.set_defaults(func=status)
@@ -214,29 +238,8 @@ def parser() -> argparse.ArgumentParser:
 
     add_ask_parser(commands)
     add_vote_parser(commands)
-
-    command = commands.add_parser(
-        "export", help="a plain LoRA row for other libraries: adapter, merged, card"
-    )
-    command.add_argument("fit_folder", metavar="FIT_FOLDER", help="where a row was fitted")
-    command.add_argument("out", metavar="OUT", help="a new folder")
-    command.add_argument(
-        "--student", default="embedded", metavar="NAME", help="what it was fitted on (embedded)"
-    )
-    command.set_defaults(func=export)
-
-    command = commands.add_parser("try", help="one question to a student as it is and with fitted adapters")
-    command.add_argument("question", help="in words")
-    command.add_argument(
-        "--fits",
-        required=True,
-        metavar="FOLDER",
-        help="where methods were fitted",
-    )
-    command.add_argument("--student", default="smollm2-135m", metavar="NAME", help="(%(default)s)")
-    command.add_argument("--max-tokens", type=int, default=256, help="longest answer (256)")
-    command.set_defaults(func=try_)
-
+    add_export_parser(commands)
+    add_try_parser(commands)
     add_data_parser(commands)
     add_student_parser(commands)
     return top
