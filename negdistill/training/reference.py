@@ -10,7 +10,6 @@ epochs, kept and continued like that of the teachers (`teacher_cache`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from negdistill.runs.digests import digest_code
 from negdistill.runs.folder import Manifest
 from negdistill.training.batching import Encoded, collate, digest_encoded
 from negdistill.training.identity import digest_model
-from negdistill.training.teacher_cache import SHARD, in_shards
+from negdistill.training.teacher_cache import SHARD, frozen, in_shards
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +78,7 @@ def log_probs(
 ) -> tuple[Tensor, Tensor]:
     """l and number of targets of each row, (rows,) each, on the CPU; the model is left as it was."""
     found: list[tuple[Tensor, Tensor]] = []
-    device, training = next(model.parameters()).device, model.training
-    with ExitStack() as stack:
-        stack.callback(model.train, training)
-        stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"))
-        model.eval()
+    with frozen(model) as device:
         for start in range(0, len(encoded), batch_size):
             part = encoded[start : start + batch_size]
             batch = {name: tensor.to(device) for name, tensor in collate(part, pad).items()}

@@ -15,8 +15,8 @@ large one the `top_k` most likely tokens and the mass of all others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -207,18 +207,29 @@ def _read(
     return TeacherCache(data, run.manifest.key, beta, temperature, run.manifest.seconds, shards, places)
 
 
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[torch.device]:
+    """Within the block the model is in eval mode and computes as in training, in bfloat16 autocast on CUDA.
+
+    Yields its device.
+    """
+    device, training = next(model.parameters()).device, model.training
+    model.eval()
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            yield device
+    finally:
+        model.train(training)
+
+
 @torch.no_grad()
 def _shard(
     model: nn.Module, rows: list[Encoded], pad: int, top_k: int, temperature: float, batch_size: int
 ) -> dict[str, Tensor]:
     """beta (rows,), log_probs (targets, V or k + 1), and ids (targets, k) int32 where not all are kept."""
     found: dict[str, list[Tensor]] = {"beta": [], "log_probs": [], "ids": []}
-    device, training = next(model.parameters()).device, model.training
     multiple = length_multiple(model)
-    with ExitStack() as stack:
-        stack.callback(model.train, training)
-        stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"))
-        model.eval()
+    with frozen(model) as device:
         for start in range(0, len(rows), batch_size):
             part = rows[start : start + batch_size]
             batch = {name: tensor.to(device) for name, tensor in collate(part, pad, multiple).items()}
