@@ -70,7 +70,8 @@ def _answering(rows: Sequence[Said], problems: Sequence[Problem], path: str) -> 
     known = [row for row in rows if row.rationale.problem_id in questions]
     kept = [row for row in known if row.question in ("", questions[row.rationale.problem_id])]
     if known and not kept:
-        one = known[0].rationale.problem_id
+        there = {row.rationale.problem_id for row in known}
+        one = next(name for name in questions if name in there)  # a store keeps the order of arrival
         raise ValueError(
             f"{path} must hold answers to these questions; those under {one!r} and the others answer other "
             "questions; take the file that was written for them"

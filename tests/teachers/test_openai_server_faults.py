@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from contextlib import ExitStack
 
 import pytest
 from faulty_proxy import Proxy, Says, refused, said
@@ -31,16 +32,12 @@ def server(monkeypatch):
     """Start a server with these faults, and "The answer is 1." for the rest."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr("negdistill.teachers.openai_server.FIRST_WAIT", 0.01)
-    started = []
+    with ExitStack() as running:
 
-    def start(*faults, always=None, rest=GOOD) -> Proxy:
-        started.append(Proxy("", faults, {**(always or {}), "": rest}))
-        return started[-1]
+        def start(*faults, always=None, rest=GOOD) -> Proxy:
+            return running.enter_context(Proxy("", faults, {**(always or {}), "": rest}))
 
-    yield start
-    for proxy in started:
-        proxy.shutdown()
-        proxy.server_close()
+        yield start
 
 
 @pytest.fixture
@@ -307,8 +304,11 @@ def test_questions_of_one_id_are_not_mixed(server, ask, mine):
     task, problems = mine("mine.jsonl", "One?", "Two?")
     other, others = mine("other.jsonl", "Three?", "Four?")
     ask(server(), problems)
-    with pytest.raises(ValueError, match="those under 'p0' and the others answer other questions"):
-        other.rationales(others, str(ask.store), 1)
+    lines = sorted(ask.store.read_text().splitlines(keepends=True))
+    for arrived in (lines, lines[::-1]):
+        ask.store.write_text("".join(arrived))
+        with pytest.raises(ValueError, match="those under 'p0' and the others answer other questions"):
+            other.rationales(others, str(ask.store), 1)
     ask(server(rest=said("other")), others)
     assert [r.text for r in task.rationales(problems, str(ask.store), 1)] == ["The answer is 1."] * 2
     assert [r.text for r in other.rationales(others, str(ask.store), 1)] == ["other"] * 2
