@@ -1,7 +1,5 @@
 """Random models whose next token is neither certain nor quite open, and prompts for them."""
 
-from typing import NamedTuple
-
 import torch
 from transformers import (
     GenerationConfig,
@@ -16,16 +14,12 @@ from transformers import (
 )
 
 from negdistill.data import arithmetic
+from negdistill.training.students import Student
 
 TOKENIZER = arithmetic.tokenizer()
 CONTEXT = 96
 WORDS = "Ada has 7 books. Ben finds 15 more. How many are there? ".split(" ")
 PROMPTS = {f"q{i}": " ".join(WORDS[: 2 + 3 * i % 11] * (1 + i % 3)) for i in range(9)}
-
-
-class Tiny(NamedTuple):
-    model: torch.nn.Module
-    tokenizer: object
 
 
 def tiny(kind="llama", dtype=torch.float32):
@@ -59,7 +53,23 @@ def tiny(kind="llama", dtype=torch.float32):
                 initializer_range=0.3, **ids,
             )
         )  # fmt: skip
-    return Tiny(model.to(dtype).eval(), TOKENIZER)
+    return Student(model.to(dtype).eval(), TOKENIZER)
+
+
+def llama(seed=0):
+    """The smallest that every row can be fitted on, with room for worked examples."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(TOKENIZER),
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.2,
+    )
+    return Student(LlamaForCausalLM(config).eval(), TOKENIZER)
 
 
 def generated(model, prompt, limit):

@@ -3,13 +3,13 @@
 import pytest
 import torch
 from scipy import stats
-from tiny import CONTEXT, PROMPTS, TOKENIZER, WORDS, Tiny, generated, tiny
+from tiny import CONTEXT, PROMPTS, TOKENIZER, WORDS, generated, tiny
 from transformers import JambaConfig, Phi3Config, Phi3ForCausalLM
 
 from negdistill.inference import engine as decoding
 from negdistill.inference.engine import token_bytes
 from negdistill.inference.sample import sample
-from negdistill.training.students import context_length, rope_change
+from negdistill.training.students import Student, context_length, rope_change
 
 
 def test_samples_follow_the_exact_distribution():
@@ -75,7 +75,7 @@ def test_a_model_with_another_state_is_refused():
     ):
         token_bytes(model)
     with pytest.raises(ValueError, match="use its own generate"):  # before anything is drawn
-        sample(Tiny(model, TOKENIZER), PROMPTS, 1, 0.0, batch_size=2, progress=False)
+        sample(Student(model, TOKENIZER), PROMPTS, 1, 0.0, batch_size=2, progress=False)
 
 
 def test_every_id_of_the_generation_settings_ends_an_answer():
@@ -114,7 +114,7 @@ def test_a_long_rope_model_is_not_taken_across_its_change():
         original_max_position_embeddings=24, rope_parameters=rope,
     )  # fmt: skip
     torch.manual_seed(0)
-    student = Tiny(Phi3ForCausalLM(config).eval(), TOKENIZER)
+    student = Student(Phi3ForCausalLM(config).eval(), TOKENIZER)
     assert rope_change(student.model) == context_length(*student) == 24
     short = {key: text for key, text in PROMPTS.items() if len(TOKENIZER(text)["input_ids"]) <= 12}
     drawn = sample(student, short, 1, 0.0, max_new_tokens=12, batch_size=2, progress=False)

@@ -1,7 +1,6 @@
 """Greedy answers against a loop without cache or batches."""
 
 from dataclasses import replace
-from typing import NamedTuple
 
 import pandas as pd
 import pytest
@@ -29,11 +28,6 @@ TOKENIZER = arithmetic.tokenizer()
 CONTEXT = 128
 
 
-class Tiny(NamedTuple):
-    model: torch.nn.Module
-    tokenizer: object
-
-
 def llama(seed=0):
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -45,7 +39,7 @@ def llama(seed=0):
         num_key_value_heads=2,
         max_position_embeddings=CONTEXT,
     )
-    return Tiny(LlamaForCausalLM(config).double().eval(), TOKENIZER)
+    return Student(LlamaForCausalLM(config).double().eval(), TOKENIZER)
 
 
 PROBLEMS = [

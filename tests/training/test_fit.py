@@ -11,13 +11,13 @@ import threading
 import time
 from dataclasses import FrozenInstanceError, asdict, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
+from tiny import llama
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from negdistill.data import arithmetic
@@ -45,31 +45,12 @@ from negdistill.training.fits import load_fit
 from negdistill.training.loop import train
 from negdistill.training.method_table import METHODS
 from negdistill.training.settings import SETTINGS, settings
+from negdistill.training.students import Student
 
 TOKENIZER = arithmetic.tokenizer()
 EPOCHS, BATCH = 2, 8
 CONFIG = settings(epochs=EPOCHS, batch_size=BATCH, progress=False, shots=2, unit_dim=4, seed=3)
 TRAINED = [name for name, row in METHODS.items() if row.data]
-
-
-class Tiny(NamedTuple):
-    model: torch.nn.Module
-    tokenizer: object
-
-
-def llama(seed=0):
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(TOKENIZER),
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        initializer_range=0.2,
-    )
-    return Tiny(LlamaForCausalLM(config).eval(), TOKENIZER)
 
 
 def make_data(n=6):
@@ -519,7 +500,7 @@ def test_other_architectures(tmp_path, data):
     """GPT-2 keeps its weights transposed (Conv1D)."""
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=len(TOKENIZER), n_embd=16, n_layer=1, n_head=2, n_positions=256)
-    student = Tiny(GPT2LMHeadModel(config).eval(), TOKENIZER)
+    student = Student(GPT2LMHeadModel(config).eval(), TOKENIZER)
     plain = logits(student.model)
     short = replace(CONFIG, nat=NATConfig(target_modules=("c_attn", "mlp.c_proj"), unit_dim=4))
     for name in ("NAT", "CoT KD, NAT's size", "Merge"):
@@ -754,6 +735,12 @@ def test_bad_calls_are_refused(student, data, tmp_path, fits):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_task_and_its_teacher_make_a_training_set():
+    data = taught(load_task(), "strong", questions=5, samples=3, seed=2)
+    problems = tuple(arithmetic.generate("train", 5, 2))
+    assert data == training_set(problems, arithmetic.teach(problems, "strong", n=3, seed=2))
+
+
 # --- several processes --------------------------------------------------------------------------------
 
 
@@ -792,8 +779,9 @@ def test_two_processes_fit_what_one_fits(tmp_path):
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     launch = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu", "--no_python"]
     command = [sys.executable, *launch, sys.executable, *torchrun, __file__, str(tmp_path)]
-    root = str(Path(__file__).parents[2])
-    environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    tests = Path(__file__).parents[1]
+    path = os.pathsep.join((str(tests.parent), str(tests)))
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=600)
     first, second = (json.loads((tmp_path / name).read_text()) for name in "01")
     one = distributed(tmp_path / "one")
@@ -805,9 +793,3 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     found = distributed(folder / "two")
     (folder / os.environ["RANK"]).write_text(json.dumps(found))
-
-
-def test_a_task_and_its_teacher_make_a_training_set():
-    data = taught(load_task(), "strong", questions=5, samples=3, seed=2)
-    problems = tuple(arithmetic.generate("train", 5, 2))
-    assert data == training_set(problems, arithmetic.teach(problems, "strong", n=3, seed=2))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from tiny import llama
 
 from negdistill.data import arithmetic
 from negdistill.training.batching import beside, encode, mismatched, pad_id, pairs, shared
@@ -14,21 +14,11 @@ from negdistill.training.fit import adapted, fit
 from negdistill.training.method_table import METHODS, RIGHT, WRONG
 from negdistill.training.reference import log_probs, reference
 from negdistill.training.settings import settings
-from negdistill.training.students import Student
 
 TOKENIZER = arithmetic.tokenizer()
 CONFIG = settings(epochs=2, batch_size=8, progress=False, unit_dim=4, seed=3, dropout=0.0)
 RIVALS = [name for name, row in METHODS.items() if row.origin == "rival" and row.data]
 START = [name for name in RIVALS if METHODS[name].start == "continue"]
-
-
-def llama() -> Student:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(TOKENIZER), hidden_size=16, intermediate_size=24, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.2
-    )  # fmt: skip
-    return Student(LlamaForCausalLM(config).eval(), TOKENIZER)
 
 
 def make_data(n: int = 6) -> TrainingSet:
