@@ -5,9 +5,10 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 
-from negdistill.bookmaking.plots import _done, _look, _require
+from negdistill.bookmaking.plots import INTERVAL, _done, _look, _require
 
 SIDES = {"log_prob_right": "right", "log_prob_wrong": "wrong"}
 
@@ -15,9 +16,10 @@ SIDES = {"log_prob_right": "right", "log_prob_wrong": "wrong"}
 def likelihood_curves(points: pd.DataFrame) -> Figure:
     """Log-probability per token of held-out rationales against steps, right and wrong, a panel per method.
 
-    points  columns method, steps, log_prob_right, log_prob_wrong, all finite
+    points  columns method, steps, seed, log_prob_right, log_prob_wrong, all finite; whiskers are 95 %
+            intervals of the mean over seeds, and absent where there is one
     """
-    _require("points", points, "method", "steps", *SIDES)
+    _require("points", points, "method", "steps", "seed", *SIDES)
     methods = list(dict.fromkeys(points["method"]))
     wide = min(3, len(methods))
     tall = -(-len(methods) // wide)
@@ -27,8 +29,9 @@ def likelihood_curves(points: pd.DataFrame) -> Figure:
     for axis, method in zip(axes.flat, methods, strict=False):
         part = points[points["method"] == method].sort_values("steps")
         for place, (column, label) in enumerate(SIDES.items()):
-            axis.plot(part["steps"], part[column], label=label, **_look(place))
-        axis.set_title(method)
+            look = _look(place) | {"label": label, "legend": False, "err_style": "bars"}
+            sns.lineplot(part, x="steps", y=column, ax=axis, **INTERVAL, **look)
+        axis.set(title=method, ylabel="", xlabel="")
     for axis in axes.flat[len(methods) :]:
         axis.set_visible(False)
     for axis in np.ravel(axes[:, 0]):

@@ -28,7 +28,7 @@ from negdistill.inference.ranker import score
 from negdistill.inference.ranker_fit import RankerFit, loaded
 from negdistill.inference.sample import sample
 from negdistill.method.asc import sequence_weights
-from negdistill.runs.digests import digest_json
+from negdistill.runs.digests import digest_code, digest_json
 from negdistill.training.fit import adapted
 from negdistill.training.fits import Fit
 
@@ -88,7 +88,8 @@ def draw_ballot(
     prompts = {one.id: fit.prefix + format_prompt(one.question, fit.preset) for one in problems}
     settings = {"n": n, "temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed}
     if out_dir is not None:
-        name = digest_json([fit.folder.name, list(prompts.items()), *settings.items()])[:12]
+        code = digest_code(sample.__module__)
+        name = digest_json([code, fit.folder.name, list(prompts.items()), *settings.items()])[:12]
         out_dir = Path(out_dir) / f"samples-{name}"
     with adapted(student, fit) as trained:
         options = {**settings, "batch_size": batch_size, "out_dir": out_dir, "progress": progress}

@@ -222,7 +222,8 @@ def _cache(
     """What the frozen NAT says about the examples, one folder for all rows that ask the same."""
     (nat,) = used
     settings = (config.top_k, config.temperature, config.train.batch_size)
-    named = [RunFolder.open(nat.folder).manifest.key, config.preset, *settings]
+    code = digest_code(teacher_cache.__module__)
+    named = [code, RunFolder.open(nat.folder).manifest.key, config.preset, *settings]
     key = digest_json([*named, [asdict(example) for example in examples]])
     context = context_length(*student)
     rows = encode(examples, student.tokenizer, context, config.preset)
@@ -296,7 +297,8 @@ def _reference(
 ) -> Reference:
     """What the model says before it is trained, one folder for all rows of the table that ask the same."""
     size, progress = config.train.batch_size, config.train.progress
-    key = digest_json([digest_model(model), digest_encoded(rows), size])
+    code = digest_code(reference.__module__)
+    key = digest_json([code, digest_model(model), digest_encoded(rows), size])
     folder = out_dir / f"reference-{key[:12]}"
     return reference(model, rows, pad_id(student.tokenizer), folder, size, progress)
 

@@ -1,6 +1,7 @@
 """Step 3 in one call against its parts one after the other, and after a kill."""
 
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
@@ -71,6 +72,15 @@ def test_what_was_drawn_is_drawn_once(trained, tmp_path, monkeypatch):
     assert (kept / "samples.jsonl").read_bytes() == (folder / "samples.jsonl").read_bytes()
     vote_all(student, made, ranker, PROBLEMS, out_dir=tmp_path, **{**DRAWING, "seed": 4})
     assert len(list(tmp_path.iterdir())) == 2, "another setting has a folder of its own"
+
+
+def test_what_other_code_drew_is_drawn_again_and_not_refused(trained, tmp_path, monkeypatch):
+    student, made, _ = trained
+    draw_ballot(student, made, PROBLEMS, **DRAWING, out_dir=tmp_path)
+    for module in (vote_module, sys.modules["negdistill.inference.sample"]):
+        monkeypatch.setattr(module, "digest_code", lambda *names: "changed")
+    draw_ballot(student, made, PROBLEMS, **DRAWING, out_dir=tmp_path)
+    assert len(list(tmp_path.glob("samples-*"))) == 2
 
 
 def test_a_killed_call_goes_on_with_what_was_drawn(trained, tmp_path, monkeypatch):

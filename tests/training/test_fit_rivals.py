@@ -225,3 +225,15 @@ def test_bad_calls_are_refused(student, data, cot, tmp_path):
     if apart.positives:
         with pytest.raises(ValueError, match="examples must hold a batch in the order asked for"):
             fit("DPO", student, apart, CONFIG, tmp_path, start=cot)
+
+
+@pytest.mark.parametrize(("row", "module"), [("DPO", "reference"), ("KD", "teacher_cache")])
+def test_a_pass_of_other_code_is_made_again_and_not_refused(
+    student, data, tmp_path, monkeypatch, row, module
+):
+    brief = settings(max_steps=4, batch_size=8, progress=False, unit_dim=4, dropout=0.0)
+    fit(row, student, data, brief, tmp_path)
+    for name in (f"negdistill.training.{module}", "negdistill.training.fit"):
+        monkeypatch.setattr(f"{name}.digest_code", lambda *names: "changed")
+    fit(row, student, data, brief, tmp_path)
+    assert len(list(tmp_path.glob(f"{module.removesuffix('_cache')}-*"))) == 2
