@@ -57,7 +57,7 @@ def old(model: nn.Module) -> Iterator[None]:
         del layer.forward
     with (
         patch("negdistill.method.low_precision.on_cpu", lambda model: False),
-        patch("negdistill.inference.engine.on_cpu", lambda model: False),
+        patch("negdistill.inference.kv_cache.on_cpu", lambda model: False),
     ):
         yield
     quicken(model)

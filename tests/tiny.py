@@ -13,10 +13,10 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from negdistill.data import arithmetic
+from negdistill.data import arithmetic_text
 from negdistill.training.students import Student
 
-TOKENIZER = arithmetic.tokenizer()
+TOKENIZER = arithmetic_text.tokenizer()
 CONTEXT = 96
 WORDS = "Ada has 7 books. Ben finds 15 more. How many are there? ".split(" ")
 PROMPTS = {f"q{i}": " ".join(WORDS[: 2 + 3 * i % 11] * (1 + i % 3)) for i in range(9)}

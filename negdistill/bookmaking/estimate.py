@@ -23,7 +23,7 @@ from negdistill.bookmaking.planning import Job
 from negdistill.checks import check_choice
 from negdistill.data.tasks import load_task
 from negdistill.inference.ranker import LOSSES
-from negdistill.method.nat_unit import projections, widths
+from negdistill.method.projections import projections, widths
 from negdistill.training.method_table import METHODS, trainings
 from negdistill.training.settings import Settings, settings
 from negdistill.training.students import load_student

@@ -31,7 +31,7 @@ from negdistill.runs.folder import Manifest
 
 NOTEBOOK = re.compile(r"[0-9]{2}_\w+\.ipynb")
 FORCED = "forced"
-DRAWING = {f"{PACKAGE}.bookmaking.plots"}
+DRAWING = f"{PACKAGE}.bookmaking.plots"  # and what goes on from there: figures change no result
 
 
 class Failure(RuntimeError):
@@ -255,7 +255,9 @@ def inputs_of(job: Job, shared: Mapping[str, str], done: Mapping[str, Manifest |
     }
     source = read(job.source)
     modules = imported(ast.parse("\n".join(cell.source for cell in source.cells if cell.cell_type == "code")))
-    package = digest_code(*(modules - DRAWING), source=job.source.parents[1])
+    package = digest_code(
+        *(name for name in modules if not name.startswith(DRAWING)), source=job.source.parents[1]
+    )
     return {"notebook": digest_cells(source), "package": package, **shared, **results}
 
 

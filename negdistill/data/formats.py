@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import codecs
 import gzip
-import hashlib
 import json
 import lzma
 import re
@@ -27,6 +26,7 @@ from xml.etree import ElementTree
 
 from negdistill.checks import check_choice
 from negdistill.data.records import Problem, Rationale, Reply, Sample
+from negdistill.data.seals import unseal
 
 ON_ERROR = ("raise", "skip")
 
@@ -48,8 +48,6 @@ _TYPES = {
     "bool": bool,
     "tuple[int, ...]": list,
 }
-SEALED = "line_sha256"  # the last field of a sealed line
-_SEAL = re.compile(rb', "line_sha256": "([0-9a-f]{64})"\}\s*\Z')
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _LIST_MARK = re.compile(r"\s*([\[,\]])\s*")
 
@@ -100,22 +98,6 @@ def collect(
 def parse_record(line: bytes) -> dict:
     """Decode one JSON object in UTF-8, as `write_records` wrote it; anything else is a ValueError."""
     return _object(json.loads(unseal(line).decode("utf-8")))
-
-
-def seal(row: dict) -> bytes:
-    """A line of JSON, in ASCII, that ends with the sha256 of what stands before."""
-    text = json.dumps(row)[:-1].encode("ascii")
-    return text + f', "{SEALED}": "{hashlib.sha256(text).hexdigest()}"}}\n'.encode("ascii")
-
-
-def unseal(line: bytes) -> bytes:
-    """The line without its seal, if it has one; ValueError where a byte of it has changed."""
-    seal = _SEAL.search(line)
-    if not seal:
-        return line
-    if hashlib.sha256(line[: seal.start()]).hexdigest().encode() != seal[1]:
-        raise ValueError("the line is damaged: it is not the one that its line_sha256 was made of")
-    return line[: seal.start()] + b"}"
 
 
 def parse_row(line: bytes) -> dict:

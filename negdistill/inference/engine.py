@@ -10,22 +10,25 @@ the longest, so a row that outgrows the others is put aside, and computed again 
 
 from __future__ import annotations
 
-import inspect
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
-from transformers import Cache, DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers import Cache
 
 from negdistill.data.records import Sample
+from negdistill.inference.kv_cache import (
+    Layer,
+    Window,
+    forward,
+    plain,
+    prefill,
+    require_keys_only,
+)
 from negdistill.inference.rng import SamplingParams, draw, noise, row_key
-from negdistill.method.low_precision import on_cpu
 from negdistill.training.batching import pad_id
 from negdistill.training.students import end_ids
 
@@ -37,96 +40,6 @@ if TYPE_CHECKING:
 PREFILL = 2048  # tokens of prompts computed together
 SLACK = 64  # columns beyond the longest row, so that the cache is moved rarely
 ASIDE = 1.75  # times the mean length: longer rows wait until all prompts have entered
-
-# --- cache and forward --------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Window:
-    """What all layers agree on: rows [0, rows) are in use, columns [first, stop) are written."""
-
-    rows: int = 0
-    first: int = 0
-    stop: int = 0
-
-
-class _Layer(DynamicLayer):
-    """Keys and values of one layer, (rows, heads, columns, d), written in place at the common column."""
-
-    def __init__(self, window: _Window, keys: Tensor, values: Tensor) -> None:
-        super().__init__()
-        self.window, self.keys, self.values, self.is_initialized = window, keys, values, True
-
-    def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        w = self.window
-        self.keys[: w.rows, :, w.stop] = keys[:, :, 0]
-        self.values[: w.rows, :, w.stop] = values[:, :, 0]
-        used = slice(w.first, w.stop + 1)
-        return self.keys[: w.rows, :, used], self.values[: w.rows, :, used]
-
-    def get_seq_length(self) -> int:
-        return self.window.stop - self.window.first
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.get_seq_length() + query_length, 0
-
-
-def plain(model: nn.Module) -> nn.Module:
-    """The base of a PEFT model, in which its layers sit and whose own forward needs no wrapper."""
-    return getattr(model, "get_base_model", lambda: model)()
-
-
-def require_keys_only(model: nn.Module) -> None:
-    """ValueError for a model that keeps anything but keys and values of each token."""
-    kinds = {type(layer) for layer in DynamicCache(config=model.config.get_text_config()).layers}
-    if other := kinds - {DynamicLayer, DynamicSlidingWindowLayer}:
-        raise ValueError(
-            f"model must keep nothing but keys and values of each token; {type(plain(model)).__name__} has "
-            f"{min(kind.__name__ for kind in other)}; use its own generate"
-        )
-
-
-def token_bytes(model: nn.Module) -> int:
-    """Bytes of the keys and values of one token; ValueError as `require_keys_only`."""
-    require_keys_only(model)
-    layers = _prefill(plain(model), [[0]], 0)[1].layers
-    return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
-
-
-@cache
-def _takes(kind: type[nn.Module]) -> frozenset[str]:
-    return frozenset(inspect.signature(kind.forward).parameters)
-
-
-def _prefill(model: nn.Module, rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Cache]:
-    """Logits (B, V) after each row; keys and values of all columns, in the last of which the rows stand."""
-    width = max(map(len, rows))
-    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows], device=model.device)
-    start = torch.tensor([width - len(row) for row in rows], device=model.device)
-    cache = DynamicCache()
-    return _forward(model, ids, torch.arange(width, device=model.device), start, width, cache), cache
-
-
-@torch.no_grad()
-def _forward(
-    model: nn.Module, ids: Tensor, columns: Tensor, start: Tensor, context: int, cache: Cache
-) -> Tensor:
-    """Logits (B, V) of the last column. ids (B, T) stand in the last T of the columns; row b begins in column
-    start[b]."""
-    takes = _takes(type(model))
-    inputs = {"attention_mask": (columns >= start[:, None]).long()}
-    if "position_ids" in takes:
-        inputs["position_ids"] = (columns[-ids.shape[1] :] - start[:, None]).clamp(0, context - 1)
-    if "logits_to_keep" in takes:
-        # an index gives a copy, one after another in memory: of a slice, torch multiplies a copy of the whole
-        # output layer for each row where that is frozen
-        last = torch.tensor([ids.shape[1] - 1], device=ids.device)
-        inputs["logits_to_keep"] = last if on_cpu(model) else 1
-    logits = model(input_ids=ids, past_key_values=cache, use_cache=True, **inputs).logits[:, -1]
-    return logits if logits.dtype == torch.float64 else logits.float()
-
-
-# --- engine -------------------------------------------------------------------------------------------
 
 
 class _Text(NamedTuple):
@@ -160,7 +73,7 @@ class Engine:
         self.tokenizer: PreTrainedTokenizerBase = student.tokenizer
         self.pad, self.ends = pad_id(self.tokenizer), end_ids(self.model, self.tokenizer)
         self.rows, self.columns, self.context, self.bar = rows, columns, context, bar
-        self.window, self.cache = _Window(), Cache(layers=[])
+        self.window, self.cache = Window(), Cache(layers=[])
         self.device = self.model.device
         self.end = torch.tensor(sorted(self.ends), dtype=torch.long, device=self.device)
 
@@ -206,7 +119,7 @@ class Engine:
             self._move()
         columns = torch.arange(w.first, w.stop + 1, device=self.device)
         tokens, start = s["token"][: w.rows, None], s["start"][: w.rows]
-        logits = _forward(self.model, tokens, columns, start, self.context, self.cache)
+        logits = forward(self.model, tokens, columns, start, self.context, self.cache)
         w.stop += 1
         self._take(torch.arange(w.rows, device=self.device), logits)
 
@@ -267,7 +180,7 @@ class Engine:
             if not self.ready:
                 size = max(1, min(PREFILL // len(self.queue[0].ids), self.rows))
                 group = [self.queue.popleft() for _ in range(min(size, len(self.queue)))]
-                self.logits, self.prompts = _prefill(self.model, [text.ids for text in group], self.pad)
+                self.logits, self.prompts = prefill(self.model, [text.ids for text in group], self.pad)
                 self.ready.extend((text, i, place) for place, text in enumerate(group) for i in text.samples)
             free = [row for row, job in enumerate(self.jobs) if job is None][: len(self.ready)]
             new = [self.ready.popleft() for _ in free]
@@ -300,7 +213,7 @@ class Engine:
                 shapes = [
                     (self.rows, x.shape[1], self.columns, x.shape[3]) for x in (source.keys, source.values)
                 ]
-                self.cache.layers.append(_Layer(w, *(source.keys.new_zeros(shape) for shape in shapes)))
+                self.cache.layers.append(Layer(w, *(source.keys.new_zeros(shape) for shape in shapes)))
             layer = self.cache.layers[number]
             columns = slice(w.stop - source.keys.shape[2], w.stop)
             layer.keys[rows, :, columns] = source.keys[place]

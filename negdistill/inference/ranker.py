@@ -28,7 +28,7 @@ from transformers import Cache, DynamicCache
 
 from negdistill.data.prompts import format_prompt
 from negdistill.data.records import Problem, Rationale
-from negdistill.inference.engine import token_bytes
+from negdistill.inference.kv_cache import token_bytes
 from negdistill.method.losses import mean_pool
 from negdistill.method.rivals import pair_places
 from negdistill.training.batching import encode_prompts, pad_id

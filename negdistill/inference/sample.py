@@ -30,7 +30,8 @@ from tqdm import tqdm
 from negdistill.checks import check_type, check_whole
 from negdistill.data.formats import read_records, write_records
 from negdistill.data.records import Sample
-from negdistill.inference.engine import SLACK, Engine, token_bytes
+from negdistill.inference.engine import SLACK, Engine
+from negdistill.inference.kv_cache import token_bytes
 from negdistill.inference.rng import SamplingParams
 from negdistill.method import nat
 from negdistill.method.nat_unit import DualLinear
@@ -67,26 +68,19 @@ def sample(
 ) -> list[Sample]:
     """Draw n samples of each prompt: those of one prompt together, in the order of the prompts.
 
-    prompts         text by problem id. The id names the noise: a problem meets the same noise in every set of
-                    prompts and from every student.
+    prompts         text by problem id, which names the noise, the same in every set and for every student
     temperature     0 takes the most probable token; then n is 1
     max_new_tokens  longest answer, shorter where the context ends; a long-rope model must not get that far
     view            view of a model with NAT, by default "nat"
     batch_size      rows computed together, by default what the memory holds, at most MOST_ROWS
-    out_dir         folder that keeps what was drawn. A run that was killed continues there, and with the same
-                    batch_size on one CPU thread ends with the same samples.jsonl, bit for bit; a finished one
-                    is read back. Several processes need one that all of them see
+    out_dir         folder that keeps what was drawn, which all processes see. A run that was killed continues
+                    there, with the same batch_size on one CPU thread to the same samples.jsonl, bit for bit
 
-    ValueError for no prompt, a prompt without tokens or without room in the context, a number out of its
-    range, a view of a model without NAT, a view that was never trained, a model whose state is more than keys
-    and values, and a folder of other weights, prompts or settings or one that was changed.
+    ValueError for no prompt, one without tokens or room in the context, a number out of its range, a view
+    that is not there or untrained, a model whose state is more than keys and values, another run's folder.
     """
     rules = SamplingParams(n, temperature, max_new_tokens, seed)
-    check_type("prompts", prompts, Mapping, "texts by problem id")
-    if not prompts:
-        raise ValueError("prompts must not be empty; there is nothing to continue")
-    if batch_size is not None:
-        check_whole("batch_size", batch_size, 1)
+    _check(prompts, batch_size)
     ids = dict(zip(prompts, encode_prompts(list(prompts.values()), student.tokenizer), strict=True))
     context = _checked_context(ids, student, max_new_tokens)
     with _viewed(student.model, view) as view:
@@ -110,6 +104,14 @@ def sample(
     if store:
         store.finish(samples)
     return samples
+
+
+def _check(prompts: Mapping[str, str], batch_size: int | None) -> None:
+    check_type("prompts", prompts, Mapping, "texts by problem id")
+    if not prompts:
+        raise ValueError("prompts must not be empty; there is nothing to continue")
+    if batch_size is not None:
+        check_whole("batch_size", batch_size, 1)
 
 
 def automatic_batch_size(student: Student, columns: int) -> int:

@@ -39,17 +39,8 @@ from negdistill.method.nat_files import (
     read_adapter,
     write_adapter,
 )
-from negdistill.method.nat_unit import (
-    BRANCHES,
-    UNIT,
-    VIEWS,
-    DualLinear,
-    NATConfig,
-    NATState,
-    projections,
-    target_names,
-    widths,
-)
+from negdistill.method.nat_unit import BRANCHES, UNIT, VIEWS, DualLinear, NATConfig, NATState
+from negdistill.method.projections import projections, target_names, widths
 from negdistill.runs.digests import digest_tree
 from negdistill.runs.files import atomic_path
 
@@ -83,7 +74,7 @@ def attach(model: nn.Module, config: NATConfig, neg: str | Path | None = None) -
     for name, base_layer in targets.items():
         layer = DualLinear(base_layer, len(pairs[name][0]) if pairs else 1, scaling, name, state)
         if pairs:
-            _fill(layer, "neg", pairs[name])
+            fill(layer, "neg", pairs[name])
         layer.lora_A["neg"].requires_grad_(config.train_neg)
         layer.lora_B["neg"].requires_grad_(config.train_neg)
         if config.mix == "sum":
@@ -95,7 +86,7 @@ def attach(model: nn.Module, config: NATConfig, neg: str | Path | None = None) -
 
 def detach(model: nn.Module) -> nn.Module:
     """Give the plain model back, in place: the base's own modules, trainable where they were before."""
-    layers, state = _layers(model), _state(model)
+    layers, state = dual_layers(model), _state(model)
     for name, layer in layers.items():
         _replace(model, name, layer.base_layer)
     for parameter in state.thawed:
@@ -107,7 +98,7 @@ def _shapes(targets: dict[str, nn.Module]) -> Shapes:
     return {name: widths(module) for name, module in targets.items()}
 
 
-def _layers(model: nn.Module) -> dict[str, DualLinear]:
+def dual_layers(model: nn.Module) -> dict[str, DualLinear]:
     """DualLinear by full name; ValueError where there is none."""
     layers = {name: module for name, module in model.named_modules() if isinstance(module, DualLinear)}
     if not layers:
@@ -118,7 +109,7 @@ def _layers(model: nn.Module) -> dict[str, DualLinear]:
 
 
 def _state(model: nn.Module) -> NATState:
-    return next(iter(_layers(model).values())).state
+    return next(iter(dual_layers(model).values())).state
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
@@ -127,7 +118,7 @@ def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _fill(layer: DualLinear, branch: str, pair: tuple[Tensor, Tensor]) -> None:
+def fill(layer: DualLinear, branch: str, pair: tuple[Tensor, Tensor]) -> None:
     layer.lora_A[branch].weight.copy_(pair[0])
     layer.lora_B[branch].weight.copy_(pair[1])
 
@@ -156,7 +147,7 @@ def require_trained(model: nn.Module, name: str) -> None:
     For whoever evaluates, samples from or exports a view. The weights themselves tell, so it survives saving.
     """
     check_choice("view", name, VIEWS)
-    layers, branch = _layers(model).values(), name
+    layers, branch = dual_layers(model).values(), name
     if name == "nat" and _state(model).config.mix == "sum":
         branch = "pos"
     last = (
@@ -210,30 +201,6 @@ def checkpointing(model: nn.Module) -> dict[str, object]:
     return {"use_reentrant": False, "context_fn": lambda: (nullcontext(), _Recompute(state))}
 
 
-# --- a control ----------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def randomize_negative(model: nn.Module, seed: int = 0) -> None:
-    """Replace every negative pair by Gaussian noise of the same size: the same norms of A- and of B- A-.
-
-    The control for what a negative adapter knows. Raises ValueError where the negative branch is empty.
-    """
-    require_trained(model, "neg")
-    generator = torch.Generator().manual_seed(seed)
-    for layer in _layers(model).values():
-        a, b = layer.lora_A["neg"].weight, layer.lora_B["neg"].weight
-        new_a, new_b = (torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device) for w in (a, b))
-        new_a *= a.norm() / new_a.norm()
-        new_b *= _product_norm(a, b) / _product_norm(new_a, new_b)
-        _fill(layer, "neg", (new_a, new_b))
-
-
-def _product_norm(a: Tensor, b: Tensor) -> Tensor:
-    """Frobenius norm of B A, from r x r matrices."""
-    return ((b.t() @ b) * (a @ a.t())).sum().sqrt()
-
-
 # --- save and load ------------------------------------------------------------------------------------
 
 
@@ -244,7 +211,7 @@ def save_nat(model: nn.Module, folder: str | Path) -> None:
     Raises ValueError for a model whose unit was never trained.
     """
     require_trained(model, "nat")
-    layers, config = _layers(model), _state(model).config
+    layers, config = dual_layers(model), _state(model).config
     base = fingerprint(model, {name: layer.base_layer for name, layer in layers.items()})
     with atomic_path(folder) as part:
         for branch in BRANCHES:
@@ -282,7 +249,7 @@ def load_nat(model: nn.Module, folder: str | Path) -> nn.Module:
     check_base(folder, stored["base"], fingerprint(model, targets))
     _, pairs = read_adapter(folder / "pos", _shapes(targets))
     unit = load_file(folder / "unit.safetensors")
-    layers = _layers(attach(model, config, neg=folder / "neg"))
+    layers = dual_layers(attach(model, config, neg=folder / "neg"))
     if {key: weight.shape for key, weight in unit.items()} != {
         key: w.shape for key, w in _unit(model).items()
     }:
@@ -292,7 +259,7 @@ def load_nat(model: nn.Module, folder: str | Path) -> nn.Module:
         )
     with torch.no_grad():
         for name, layer in layers.items():
-            _fill(layer, "pos", pairs[name])
+            fill(layer, "pos", pairs[name])
         for key, weight in _unit(model).items():
             weight.copy_(unit[key])
     return model
@@ -300,7 +267,7 @@ def load_nat(model: nn.Module, folder: str | Path) -> nn.Module:
 
 def _lora_settings(model: nn.Module, branch: str) -> dict[str, object]:
     """What peft.LoraConfig is told of a branch, besides its rank."""
-    layers, config = _layers(model), _state(model).config
+    layers, config = dual_layers(model), _state(model).config
     layer = next(iter(layers.values()))
     alpha = layer.scaling[branch] * len(layer.lora_A[branch].weight)
     return {
@@ -312,7 +279,7 @@ def _lora_settings(model: nn.Module, branch: str) -> dict[str, object]:
 
 
 def _unit(model: nn.Module) -> dict[str, Tensor]:
-    layers = _layers(model)
+    layers = dual_layers(model)
     return {
         f"{name}.{part}.weight": getattr(layer, part).weight
         for name, layer in layers.items()

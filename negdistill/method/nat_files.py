@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from negdistill.method.nat_unit import widths
 from negdistill.method.peft_loader import load_peft
+from negdistill.method.projections import widths
 from negdistill.runs.digests import digest_weights
 
 Pairs = dict[str, tuple[Tensor, Tensor]]  # module name -> A [r, d_in], B [d_out, r]

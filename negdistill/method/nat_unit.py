@@ -23,7 +23,6 @@ dropout one byte for each number of x.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,6 +32,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from negdistill.checks import check_choice, check_number, check_type, check_whole
+from negdistill.method.projections import widths
 
 VIEWS = ("base", "pos", "neg", "nat")
 BRANCHES = ("pos", "neg")
@@ -205,55 +205,6 @@ def keep_mask(shape: torch.Size, share: int, device: torch.device) -> Tensor:
     """
     bits = torch.randint(-(2**63), 2**63 - 1, ((shape.numel() + 3) // 4,), device=device)
     return (bits.view(torch.int16)[: shape.numel()].view(shape) < share - 2**15).view(torch.uint8)
-
-
-def widths(module: nn.Module) -> tuple[int, int] | None:
-    """(d_in, d_out) of nn.Linear, a quantised layer like it, or Conv1D of transformers; None of others."""
-    for d_in, d_out in (("in_features", "out_features"), ("nx", "nf")):
-        weight = getattr(module, "weight", None)  # kernels of some libraries have none
-        if hasattr(module, d_in) and hasattr(module, d_out) and isinstance(weight, Tensor):
-            return getattr(module, d_in), getattr(module, d_out)
-    return None
-
-
-def projections(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
-    """The projections that `names` names, as in NATConfig, by full name; of a model that also sees or hears,
-    those of its language model.
-
-    ValueError where a name has none, or also means experts, which are packed into one tensor.
-    """
-    found = {name: module for name, module in model.named_modules() if widths(module)}
-    if (parts := _language(model)) is not None:
-        found = {name: module for name, module in found.items() if f"{name}.".startswith(parts)}
-    packed = [name for name, weight in model.named_parameters() if weight.ndim == 3]
-    for wanted in names:
-        there = ", ".join(sorted({name.rpartition(".")[2] for name in found}))
-        if expert := next((name for name in packed if f".{name}".endswith(f".{wanted}")), None):
-            raise ValueError(
-                f"target_modules: {wanted!r} also means packed experts, {expert}, which no adapter covers; "
-                f"leave it out, or name more of a projection, as in shared_expert.{wanted}; candidates are "
-                f"{there}"
-            )
-        if not any(f".{name}".endswith(f".{wanted}") for name in found):
-            raise ValueError(f"target_modules: no projection is named {wanted!r}; candidates are {there}")
-    ends = tuple(f".{wanted}" for wanted in names)
-    return {name: module for name, module in found.items() if f".{name}".endswith(ends)}
-
-
-def target_names(model: nn.Module, targets: Collection[str], names: Sequence[str]) -> list[str]:
-    """What PEFT is told so that it adapts the `targets`: the names, or all of each where they mean more."""
-    ends = tuple(f".{name}" for name in names)
-    meant = {name for name, _ in model.named_modules() if f".{name}".endswith(ends)}
-    return list(names) if meant == set(targets) else list(targets)
-
-
-def _language(model: nn.Module) -> tuple[str, ...] | None:
-    """Where the language model and its head lie in a model of more than text; None for one of text alone."""
-    config = getattr(model, "config", None)
-    if not hasattr(model, "get_decoder") or config.is_encoder_decoder or config.get_text_config() is config:
-        return None
-    parts = (model.get_decoder(), model.get_output_embeddings())
-    return tuple(f"{name}." for name, module in model.named_modules() if any(module is one for one in parts))
 
 
 class DualLinear(nn.Module):

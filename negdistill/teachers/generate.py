@@ -85,12 +85,7 @@ def generate(
     store.
     """
     slots = wanted_slots(problems, teacher, n, temperature)
-    if max_cost is not None and teacher.prices is None:
-        raise ValueError(
-            f"max_cost needs a teacher with prices; set prices of {teacher.name!r} or leave it out"
-        )
-    if max_cost is not None and not max_cost >= 0:
-        raise ValueError(f"max_cost must be at least 0; got {max_cost}")
+    _check(teacher, max_cost)
     with Store(store) as kept:
         known = {key for key, one in kept.replies.items() if not (retry_rejected and one.error)}
         todo = [slot for slot in slots if slot.key not in known]
@@ -109,6 +104,15 @@ def generate(
                 for line in _without_text([one for slot in slots if (one := kept.replies.get(slot.key))]):
                     warnings.warn(line, stacklevel=2)
         return [kept.replies[slot.key] for slot in slots]
+
+
+def _check(teacher: Teacher, max_cost: float | None) -> None:
+    if max_cost is not None and teacher.prices is None:
+        raise ValueError(
+            f"max_cost needs a teacher with prices; set prices of {teacher.name!r} or leave it out"
+        )
+    if max_cost is not None and not max_cost >= 0:
+        raise ValueError(f"max_cost must be at least 0; got {max_cost}")
 
 
 def _fill(slots: Sequence[Slot], teacher: Teacher, kept: Store, budget: Budget, bar: tqdm) -> None:

@@ -22,8 +22,9 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
-from negdistill.data.formats import collect, line_rows, parse_record, parse_records, seal
+from negdistill.data.formats import collect, line_rows, parse_record, parse_records
 from negdistill.data.records import Problem, Reply
+from negdistill.data.seals import seal
 from negdistill.runs.files import atomic_write_bytes, remove
 from negdistill.teachers.lines import Lines, whole_lines
 

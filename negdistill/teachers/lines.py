@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from negdistill.data.formats import SEALED, seal
+from negdistill.data.seals import SEALED, seal
 
 _WHOLE = re.compile(rb'"(?:[^"\\\x00-\x1f]|\\.)*"|-?\d+|null')  # a value of a line
 _PART = re.compile(rb'"(?:[^"\\\x00-\x1f]|\\.)*\\?|-?\d*|n|nu|nul')

@@ -20,10 +20,12 @@ import torch
 from torch import nn
 
 from negdistill.method.low_precision import quicken
-from negdistill.method.nat import attach, detach, load_nat, randomize_negative
+from negdistill.method.nat import attach, detach, load_nat
 from negdistill.method.nat_files import check_adapter, fingerprint, mark_adapter
-from negdistill.method.nat_unit import NATConfig, projections, target_names, widths
+from negdistill.method.nat_unit import NATConfig
 from negdistill.method.peft_loader import load_peft
+from negdistill.method.projections import projections, target_names, widths
+from negdistill.method.random_branch import randomize_negative
 from negdistill.training.contrast import load_contrast
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from negdistill.method.nat_files import Pairs, read_adapter
-from negdistill.method.nat_unit import projections, widths
+from negdistill.method.projections import projections, widths
 
 CONFIG, SIDES = "contrast.json", ("right", "wrong")
 

@@ -24,8 +24,8 @@ from torch import nn
 
 from negdistill.checks import check_choice, check_type
 from negdistill.method.nat import save_nat
-from negdistill.method.nat_unit import projections
 from negdistill.method.objectives import OBJECTIVES
+from negdistill.method.projections import projections
 from negdistill.runs.digests import digest_code, digest_json
 from negdistill.runs.folder import Manifest, RunFolder
 from negdistill.runs.processes import held, processes
@@ -35,10 +35,8 @@ from negdistill.training.batching import (
     Example,
     batches,
     beside,
-    digest_encoded,
     encode,
     mismatched,
-    pad_id,
     pairs,
 )
 from negdistill.training.budget import rest, stage_settings
@@ -46,7 +44,7 @@ from negdistill.training.contrast import contrasted, save_contrast
 from negdistill.training.dataset import TrainingSet
 from negdistill.training.few_shot import few_shot_prefix
 from negdistill.training.fits import ADAPTER, Fit, OnEpoch, finished, follower, load_fit, write_fit
-from negdistill.training.identity import digest_model, digest_student
+from negdistill.training.identity import digest_student
 from negdistill.training.loop import COLUMNS, train
 from negdistill.training.method_table import (
     CONTRAST,
@@ -59,10 +57,9 @@ from negdistill.training.method_table import (
     find_method,
     stages,
 )
-from negdistill.training.reference import Reference, reference
+from negdistill.training.passes import reference_pass, teacher_pass
 from negdistill.training.settings import Settings
 from negdistill.training.students import context_length
-from negdistill.training.teacher_cache import TeacherCache, teacher_cache
 
 if TYPE_CHECKING:
     from negdistill.training.students import Student
@@ -100,15 +97,7 @@ def fit(
     ValueError for an unknown row, an empty set of rationales, a projection that the model lacks, worked
     examples that do not fit the context, or a budget that the adapters it uses took; otherwise as `train`.
     """
-    row = find_method(method)
-    check_type("data", data, TrainingSet, "a TrainingSet")
-    check_type("config", config, Settings, "Settings, as settings() makes them")
-    if isinstance(row.objective, str):
-        check_choice(f"objective of {row.name}", row.objective, OBJECTIVES)
-    if on_epoch is not None and not isinstance(getattr(on_epoch, "key", None), str):
-        raise ValueError(
-            f"on_epoch must have an attribute key, a string that says what it does; got {on_epoch!r}"
-        )
+    _check(find_method(method), data, config, on_epoch)
     projections(student.model, config.nat.target_modules)
     named = {"neg": (NEGATIVE, neg), "nat": ("NAT", nat), "start": (COT, start)}
     for parameter, (name, one) in named.items():
@@ -124,6 +113,17 @@ def fit(
         watch = on_epoch if name == method else None
         fits[name] = _fit(one, student, texts[name], part, Path(out_dir), fits, watch)
     return fits[method]
+
+
+def _check(row: Method, data: TrainingSet, config: Settings, on_epoch: OnEpoch | None) -> None:
+    check_type("data", data, TrainingSet, "a TrainingSet")
+    check_type("config", config, Settings, "Settings, as settings() makes them")
+    if isinstance(row.objective, str):
+        check_choice(f"objective of {row.name}", row.objective, OBJECTIVES)
+    if on_epoch is not None and not isinstance(getattr(on_epoch, "key", None), str):
+        raise ValueError(
+            f"on_epoch must have an attribute key, a string that says what it does; got {on_epoch!r}"
+        )
 
 
 @contextmanager
@@ -216,24 +216,6 @@ def _model(
     return lora(model, config.nat, r, folders[0] if row.start == "continue" else None, seed)
 
 
-def _cache(
-    student: Student, examples: list[Example], config: Settings, used: list[Fit], out_dir: Path
-) -> TeacherCache:
-    """What the frozen NAT says about the examples, one folder for all rows that ask the same."""
-    (nat,) = used
-    settings = (config.top_k, config.temperature, config.train.batch_size)
-    code = digest_code(teacher_cache.__module__)
-    named = [code, RunFolder.open(nat.folder).manifest.key, config.preset, *settings]
-    key = digest_json([*named, [asdict(example) for example in examples]])
-    context = context_length(*student)
-    rows = encode(examples, student.tokenizer, context, config.preset)
-    with stored(student.model, nat.folder / ADAPTER, "nat") as model:
-        return teacher_cache(
-            *(model, rows, pad_id(student.tokenizer), out_dir / f"teacher-{key[:12]}", *settings),
-            progress=config.train.progress,
-        )
-
-
 def _make(
     row: Method,
     student: Student,
@@ -247,7 +229,7 @@ def _make(
     main = processes().is_main_process
     history, prefix, seconds = pd.DataFrame(columns=COLUMNS), row.prefix, 0.0
     count = sum(one.trainable_parameters for one in used)
-    cache = _cache(student, examples, config, used, run.folder.parent) if row.beta_mode else None
+    cache = teacher_pass(student, examples, config, used, run.folder.parent) if row.beta_mode else None
     teacher = cache and cache.teacher(row.beta_mode, config.mixing, config.train.seed)
     with _model(row, student.model, config, used) as model:
         if row.data:
@@ -255,7 +237,7 @@ def _make(
             follow = follower(on_epoch, student, run) if on_epoch else None
             rows = _rows(row, examples, student, config)
             if row.reference:
-                teacher = _reference(model, rows, student, config, run.folder.parent)
+                teacher = reference_pass(model, rows, student, config, run.folder.parent)
             seconds = 0.0 if teacher is None else (cache or teacher).seconds
             order, together = ORDER[row.order]
             history = train(
@@ -290,17 +272,6 @@ def epoch_steps(method: str, student: Student, data: TrainingSet, config: Settin
     rows = _rows(row, data.examples(row.data, config.preset, row.marks), student, config)
     micro = ORDER[row.order][0](rows, config.train.batch_size, config.train.seed, 0)
     return max(1, ceil(len(micro) / config.train.gradient_accumulation_steps))
-
-
-def _reference(
-    model: nn.Module, rows: list[Encoded], student: Student, config: Settings, out_dir: Path
-) -> Reference:
-    """What the model says before it is trained, one folder for all rows of the table that ask the same."""
-    size, progress = config.train.batch_size, config.train.progress
-    code = digest_code(reference.__module__)
-    key = digest_json([code, digest_model(model), digest_encoded(rows), size])
-    folder = out_dir / f"reference-{key[:12]}"
-    return reference(model, rows, pad_id(student.tokenizer), folder, size, progress)
 
 
 def _save(row: Method, model: nn.Module, path: Path, config: Settings, used: list[Fit]) -> None:

@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import nn
 
+from negdistill.method.objectives import NEEDS_REFERENCE, NEEDS_TEACHER, OBJECTIVES, Objective
 from negdistill.runs.digests import digest_json, digest_weights
+from negdistill.training.batching import Encoded, Teacher, digest_encoded
+from negdistill.training.steps import Order, TrainConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -101,3 +105,39 @@ def _adapters(model: nn.Module) -> list:
 
 def _ends(model: nn.Module) -> object:
     return getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+
+
+def run_key(
+    model: nn.Module,
+    encoded: Sequence[Encoded],
+    config: TrainConfig,
+    objective: Objective,
+    teacher: Teacher | None,
+    order: Order,
+    code: str,
+) -> dict[str, object]:
+    """What makes a run this run, part by part; the checkpoint of a run with another key is refused.
+
+    code  digest of what computes it
+    """
+    name = objective_name(objective)
+    needed = name in NEEDS_TEACHER or name in NEEDS_REFERENCE
+    if name in OBJECTIVES and needed != (teacher is not None):
+        raise ValueError(f"objective {name!r} needs {'a' if teacher is None else 'no'} teacher")
+    data = digest_encoded(encoded)
+    if teacher is not None and teacher.data != data:
+        raise ValueError("teacher must be made for these examples in this order; it was made for others")
+    trained = digest_json([name for name, p in model.named_parameters() if p.requires_grad])
+    settings = {k: v for k, v in asdict(config).items() if k not in ("progress", "checkpoint_every")}
+    key = {"data": data, "model": digest_model(model), "trained": trained, "code": code}
+    key |= {"objective": digest_objective(objective), "order": digest_objective(order), **settings}
+    return key if teacher is None else key | {"teacher": teacher.key}
+
+
+def objective_name(objective: Objective) -> str:
+    """In OBJECTIVES, else that of the function, also of one with some arguments filled in."""
+    if named := [name for name, known in OBJECTIVES.items() if known is objective]:
+        return named[0]
+    while isinstance(objective, partial):
+        objective = objective.func
+    return getattr(objective, "__name__", type(objective).__name__)

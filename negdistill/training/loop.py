@@ -25,8 +25,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,8 +38,8 @@ from tqdm import tqdm
 
 from negdistill.checks import check_choice
 from negdistill.method.low_precision import length_multiple
-from negdistill.method.objectives import NEEDS_REFERENCE, NEEDS_TEACHER, OBJECTIVES, Objective
-from negdistill.runs.digests import digest_code, digest_json
+from negdistill.method.objectives import OBJECTIVES, Objective
+from negdistill.runs.digests import digest_code
 from negdistill.runs.processes import all_gather, processes
 from negdistill.training.batching import (
     Encoded,
@@ -48,7 +47,6 @@ from negdistill.training.batching import (
     Teacher,
     batches,
     collate,
-    digest_encoded,
     encode,
     pad_id,
     shared,
@@ -62,7 +60,7 @@ from negdistill.training.checkpoint import (
     trainable,
     wrap,
 )
-from negdistill.training.identity import digest_model, digest_objective
+from negdistill.training.identity import objective_name, run_key
 from negdistill.training.steps import UNITS, Order, Step, TrainConfig, counted, learning_rate, steps
 from negdistill.training.students import context_length
 
@@ -91,48 +89,38 @@ def train(
 ) -> pd.DataFrame:
     """Train in place whatever of `model` has requires_grad; the model is left in eval mode, whatever happens.
 
-    examples    texts, or rows of tokens; to those preset does nothing
+    examples    texts, or rows of tokens; preset, a name in `prompts.PRESETS`, says how text becomes tokens
     objective   name in `objectives.OBJECTIVES`, or a function such as those
     out_dir     folder of the checkpoint; where it holds one of the same run, training continues from there
-    preset      name in `prompts.PRESETS`: how text becomes tokens
-    on_epoch    called as on_epoch(epochs done, model in eval mode) after each epoch and at the end, in every
-                process; the numbers it returns become columns of the history and stay in the checkpoint
-    teacher     what joins a batch: what "distillation" learns from, or the reference of those that need one
+    on_epoch    called with (epochs done, model) after each epoch and at the end; its numbers become columns
+    teacher     what joins a batch: what "distillation" learns from, or a reference
     order       the batches of an epoch, in place of `batching.batches`
-    per         "target" or "row": what the objective sums over, and so what its mean is taken over
+    per         "target" or "row": what the objective sums over, and its mean is taken over
     together    rows that stand together in a batch and that no two processes may share, as the 2 of a pair
-    memory      whether the batch carries `memory` (B,): what the objective left there when it last saw these
-                rows, NaN at first. It stays in the checkpoint
+    memory      whether the batch carries `memory` (B,), what the objective left of these rows, NaN at first
 
     Returns COLUMNS, a row per step: step and epoch from 1, mean loss and grad_norm before the step, tokens
-    without padding and seconds without on_epoch so far. Computes in bfloat16 autocast on CUDA.
-
-    ValueError for no examples, nothing to train, a question longer than the context, a warm-up longer than
-    the run, a teacher of other examples, or a checkpoint of another run. FloatingPointError for a loss or
-    gradient that is not finite, before it reaches the weights; it names step, examples and last checkpoint.
+    without padding and seconds without on_epoch so far. ValueError for no examples, nothing to train, a
+    question or warm-up that is too long, a teacher of other examples, another run's checkpoint.
+    FloatingPointError for a loss or gradient that is not finite, before it reaches weights.
     """
     check_choice("per", per, UNITS)
-    objective = _objective(objective)
-    if not (examples and isinstance(examples[0], Encoded)):
-        examples = encode(examples, tokenizer, context_length(model, tokenizer), preset)
+    objective, examples = _objective(objective), _encoded(examples, model, tokenizer, preset)
     plan = steps(examples, config, order)
-    if config.warmup_steps >= len(plan):
-        raise ValueError(f"warmup_steps must be below all {len(plan)} steps; got {config.warmup_steps}")
-    accelerator = processes()  # without its bfloat16, which would leave the model's forward patched
-    key = _key(model, examples, config, objective, teacher, order) | {"per": per, "memory": memory}
+    accelerator = processes()  # without its bfloat16, which would leave forward patched
+    key = run_key(model, examples, config, objective, teacher, order, digest_code(__name__))
+    key |= {"per": per, "memory": memory}
     wrapped = wrap(model, accelerator)
     state = _state(wrapped if accelerator.is_fsdp2 else model, config, key, out_dir)
-    if memory and state.memory is None:
+    if memory and state.memory is None:  # no loss yet
         state.memory = torch.full((len(examples),), math.nan, dtype=torch.float64)
-    models, pad = (model, torch.compile(wrapped) if config.compile else wrapped), pad_id(tokenizer)
-    beside = accelerator, teacher, per, together
-    loop = _Loop(*models, objective, examples, plan, pad, config, state, *beside)
-    with torch.random.fork_rng(devices=[loop.device] if loop.device.type == "cuda" else []):
-        try:
-            loop.run(on_epoch)
-            hand_back(state.parameters, model)
-        finally:
-            model.eval()
+    wrapped = torch.compile(wrapped) if config.compile else wrapped
+    what = (objective, examples, plan, pad_id(tokenizer), config, state, accelerator, teacher, per, together)
+    try:
+        _Loop(model, wrapped, *what).run(on_epoch)
+        hand_back(state.parameters, model)
+    finally:
+        model.eval()
     return _frame(state.history)
 
 
@@ -143,42 +131,21 @@ def _objective(objective: str | Objective) -> Objective:
     return OBJECTIVES[objective]
 
 
+def _encoded(
+    examples: Sequence[Example] | Sequence[Encoded],
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    preset: str,
+) -> Sequence[Encoded]:
+    if examples and isinstance(examples[0], Encoded):
+        return examples
+    return encode(examples, tokenizer, context_length(model, tokenizer), preset)
+
+
 def _frame(history: Sequence[Mapping[str, float]]) -> pd.DataFrame:
     extra = dict.fromkeys(name for row in history for name in row if name not in COLUMNS)
     frame = pd.DataFrame(history, columns=[*COLUMNS, *extra])
     return frame.astype({"step": int, "epoch": int, "tokens": int})
-
-
-def _key(
-    model: nn.Module,
-    encoded: Sequence[Encoded],
-    config: TrainConfig,
-    objective: Objective,
-    teacher: Teacher | None,
-    order: Order,
-) -> dict[str, object]:
-    """What makes a run this run, part by part; the checkpoint of a run with another key is refused."""
-    name = _name(objective)
-    needed = name in NEEDS_TEACHER or name in NEEDS_REFERENCE
-    if name in OBJECTIVES and needed != (teacher is not None):
-        raise ValueError(f"objective {name!r} needs {'a' if teacher is None else 'no'} teacher")
-    data = digest_encoded(encoded)
-    if teacher is not None and teacher.data != data:
-        raise ValueError("teacher must be made for these examples in this order; it was made for others")
-    trained = digest_json([name for name, p in model.named_parameters() if p.requires_grad])
-    settings = {k: v for k, v in asdict(config).items() if k not in ("progress", "checkpoint_every")}
-    key = {"data": data, "model": digest_model(model), "trained": trained, "code": digest_code(__name__)}
-    key |= {"objective": digest_objective(objective), "order": digest_objective(order), **settings}
-    return key if teacher is None else key | {"teacher": teacher.key}
-
-
-def _name(objective: Objective) -> str:
-    """In OBJECTIVES, else that of the function, also of one with some arguments filled in."""
-    if named := [name for name, known in OBJECTIVES.items() if known is objective]:
-        return named[0]
-    while isinstance(objective, partial):
-        objective = objective.func
-    return getattr(objective, "__name__", type(objective).__name__)
 
 
 def _state(
@@ -227,7 +194,8 @@ class _Loop:
         started = time.perf_counter() - seconds
         self.wrapped.train()
         quiet = not (self.config.progress and self.accelerator.is_main_process)
-        with tqdm(total=total, initial=len(history), unit="step", disable=quiet) as bar:
+        bar = tqdm(total=total, initial=len(history), unit="step", disable=quiet)
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []), bar:
             for number in range(len(history), total):
                 step = self.plan[number]
                 rate = learning_rate(number, total, self.config)
@@ -298,7 +266,7 @@ class _Loop:
         if not (isinstance(found, torch.Tensor) and found.ndim == 0):
             shape = [*found.shape] if isinstance(found, torch.Tensor) else type(found).__name__
             raise ValueError(
-                f"objective {_name(self.objective)!r} must return one number, the sum over its "
+                f"objective {objective_name(self.objective)!r} must return one number, the sum over its "
                 f"{self.per}s as a tensor of shape []; got {shape}"
             )
         return found

@@ -75,7 +75,7 @@ class Step(NamedTuple):
 
 
 def steps(encoded: Sequence[Encoded], config: TrainConfig, order: Order) -> list[Step]:
-    """All steps of the run. ValueError for an order that gives no batch."""
+    """All steps of the run. ValueError for an order that gives no batch, and a warm-up as long as the run."""
     size = config.gradient_accumulation_steps
     most = config.max_tokens or math.inf
     plan: list[Step] = []
@@ -88,6 +88,10 @@ def steps(encoded: Sequence[Encoded], config: TrainConfig, order: Order) -> list
             )
         for start in range(0, len(micro), size):
             if epoch == config.epochs or len(plan) == config.max_steps or most <= 0:
+                if config.warmup_steps >= len(plan):
+                    raise ValueError(
+                        f"warmup_steps must be below all {len(plan)} steps; got {config.warmup_steps}"
+                    )
                 return plan
             part = micro[start : start + size]
             tokens = sum(encoded[i].length for rows in part for i in rows)

@@ -43,7 +43,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging
 
 from negdistill.checks import check_choice
-from negdistill.data import arithmetic
+from negdistill.data import arithmetic_text
 from negdistill.training import student_files
 
 THREADS = torch.get_num_threads()  # that PyTorch took when it was imported
@@ -70,7 +70,7 @@ def new_student(seed: int = 0) -> Student:
     The standard deviation of the start is 1/20 instead of 1/50: at width 128 arithmetic is then learnt in
     fewer steps.
     """
-    tokenizer = arithmetic.tokenizer()
+    tokenizer = arithmetic_text.tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,

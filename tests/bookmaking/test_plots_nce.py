@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from negdistill.bookmaking import plots
+from negdistill.bookmaking import plots, plots_nce
 
 pytestmark = pytest.mark.usefixtures("styled")
 
@@ -25,7 +25,7 @@ def rationales():
 
 def test_beta_curves_draw_the_share_of_rationales_up_to_each_beta():
     frame = rationales()
-    axes = plots.beta_curves(frame, "label").axes[0]
+    axes = plots_nce.beta_curves(frame, "label").axes[0]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["right", "wrong"]
     assert len(axes.lines) == 2
     assert axes.lines[0].get_linestyle() != axes.lines[1].get_linestyle()
@@ -38,7 +38,7 @@ def test_beta_curves_draw_the_share_of_rationales_up_to_each_beta():
 
 def test_beta_means_draw_the_mean_over_questions_and_an_interval_around_it():
     frame = rationales()
-    axes = plots.beta_means(frame, "level", "label").axes[0]
+    axes = plots_nce.beta_means(frame, "level", "label").axes[0]
     means = frame.groupby(["level", "label"])["beta"].mean()
     marks = [line for line in axes.lines if line.get_marker() in plots.MARKERS and len(line.get_ydata()) == 3]
     assert len(marks) == 2 and marks[0].get_marker() != marks[1].get_marker()
@@ -50,6 +50,6 @@ def test_beta_means_draw_the_mean_over_questions_and_an_interval_around_it():
 
 def test_they_name_what_is_missing():
     with pytest.raises(ValueError, match="rationales must be a frame .*no column beta"):
-        plots.beta_curves(rationales().drop(columns="beta"), "label")
+        plots_nce.beta_curves(rationales().drop(columns="beta"), "label")
     with pytest.raises(ValueError, match="questions must be a frame .*no column kind"):
-        plots.beta_means(rationales(), "kind", "label")
+        plots_nce.beta_means(rationales(), "kind", "label")

@@ -10,28 +10,10 @@ from dataclasses import asdict
 import pytest
 
 from negdistill.data.answers import equivalent, final_answer, grade
-from negdistill.data.arithmetic import (
-    KINDS,
-    STRENGTHS,
-    first_wrong_step,
-    pretraining_text,
-    slip,
-    teach,
-    tokenizer,
-    vocabulary,
-)
-from negdistill.data.arithmetic_world import (
-    NAMES,
-    NOUNS,
-    OTHER_NAMES,
-    OTHER_NOUNS,
-    SPLITS,
-    bucket,
-    calculate,
-    generate,
-    hardness,
-    read_steps,
-)
+from negdistill.data.arithmetic import KINDS, STRENGTHS, first_wrong_step, slip, teach
+from negdistill.data.arithmetic_templates import NAMES, NOUNS, OTHER_NAMES, OTHER_NOUNS
+from negdistill.data.arithmetic_text import pretraining_text, tokenizer, vocabulary
+from negdistill.data.arithmetic_world import SPLITS, bucket, calculate, generate, hardness, read_steps
 from negdistill.data.records import Problem, Rationale
 
 PRINTABLE = "".join(map(chr, range(32, 127))) + "\n"

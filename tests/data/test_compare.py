@@ -401,6 +401,7 @@ def test_equality_is_reflexive_and_symmetric(one, other):
 @PATIENT
 @given(NUMBER, st.sampled_from(FRAMES))
 def test_a_number_equals_itself_in_every_frame(number, frame):
+    assume("," not in number or frame != r"\left({}\right)")  # (1,000) is a pair
     for rule in ("number", "math"):
         assert equivalent(frame.format(number), number, rule) and equivalent(
             number, frame.format(number), rule

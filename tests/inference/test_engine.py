@@ -7,7 +7,7 @@ from tiny import CONTEXT, PROMPTS, TOKENIZER, WORDS, generated, tiny
 from transformers import JambaConfig, Phi3Config, Phi3ForCausalLM
 
 from negdistill.inference import engine as decoding
-from negdistill.inference.engine import token_bytes
+from negdistill.inference.kv_cache import token_bytes
 from negdistill.inference.sample import sample
 from negdistill.training.students import Student, context_length, rope_change
 

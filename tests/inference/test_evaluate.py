@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from negdistill.bookmaking.tables import accuracy_table, method_table
-from negdistill.data import arithmetic
+from negdistill.data import arithmetic, arithmetic_text
 from negdistill.data.prompts import format_prompt
 from negdistill.data.records import Problem, Rationale
 from negdistill.data.tasks import load_task
@@ -24,7 +24,7 @@ from negdistill.training.loop import TrainConfig, train
 from negdistill.training.settings import settings
 from negdistill.training.students import Student
 
-TOKENIZER = arithmetic.tokenizer()
+TOKENIZER = arithmetic_text.tokenizer()
 CONTEXT = 128
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from tiny import TOKENIZER, tiny
 
-from negdistill.inference.engine import _prefill
+from negdistill.inference.kv_cache import prefill
 from negdistill.method import low_precision
 from negdistill.method.low_precision import Beside, fast_dtype, length_multiple, on_cpu
 from negdistill.method.nat import attach
@@ -171,9 +171,9 @@ def test_training_meets_few_shapes():
 
 def test_logits_after_a_prompt_are_the_same_from_an_index(monkeypatch):
     model = tiny(dtype=torch.bfloat16).model
-    found, _ = _prefill(model, [[5, 6, 7, 8], [9, 10]], 0)
-    monkeypatch.setattr("negdistill.inference.engine.on_cpu", lambda model: False)
-    sliced, _ = _prefill(model, [[5, 6, 7, 8], [9, 10]], 0)
+    found, _ = prefill(model, [[5, 6, 7, 8], [9, 10]], 0)
+    monkeypatch.setattr("negdistill.inference.kv_cache.on_cpu", lambda model: False)
+    sliced, _ = prefill(model, [[5, 6, 7, 8], [9, 10]], 0)
     torch.testing.assert_close(found, sliced, atol=0.05, rtol=0.02)
 
 

@@ -35,12 +35,12 @@ from negdistill.method.nat import (
     collect_alpha,
     detach,
     load_nat,
-    randomize_negative,
     require_trained,
     save_nat,
     view,
 )
 from negdistill.method.nat_unit import UNIT, VIEWS, DualLinear, NATConfig, integrate_plain, keep_mask
+from negdistill.method.random_branch import randomize_negative
 from negdistill.training.adapters import lora
 from negdistill.training.settings import EMBEDDED
 

@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from negdistill.data import arithmetic
+from negdistill.data import arithmetic, arithmetic_text
 from negdistill.data.prompts import format_prompt
 from negdistill.inference.evaluate import evaluate
 from negdistill.inference.sample import sample
@@ -13,7 +13,7 @@ from negdistill.training.adapters import stored
 from negdistill.training.contrast import contrasted, save_contrast
 from negdistill.training.students import Student
 
-TOKENIZER = arithmetic.tokenizer()
+TOKENIZER = arithmetic_text.tokenizer()
 PROBLEMS = arithmetic.generate("test", 5, 0)
 PROMPTS = {problem.id: format_prompt(problem.question) for problem in PROBLEMS}
 SIZES = dict(vocab_size=len(TOKENIZER))

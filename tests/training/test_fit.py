@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from tiny import llama
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from negdistill.data import arithmetic
+from negdistill.data import arithmetic, arithmetic_text
 from negdistill.data.prompts import format_prompt
 from negdistill.data.records import Problem, Rationale
 from negdistill.data.tasks import load_task
@@ -47,7 +47,7 @@ from negdistill.training.method_table import METHODS
 from negdistill.training.settings import SETTINGS, settings
 from negdistill.training.students import Student
 
-TOKENIZER = arithmetic.tokenizer()
+TOKENIZER = arithmetic_text.tokenizer()
 EPOCHS, BATCH = 2, 8
 CONFIG = settings(epochs=EPOCHS, batch_size=BATCH, progress=False, shots=2, unit_dim=4, seed=3)
 TRAINED = [name for name, row in METHODS.items() if row.data]

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import llama
 
-from negdistill.data import arithmetic
+from negdistill.data import arithmetic, arithmetic_text
 from negdistill.training.batching import beside, encode, mismatched, pad_id, pairs, shared
 from negdistill.training.dataset import TrainingSet, training_set
 from negdistill.training.fit import adapted, fit
@@ -15,7 +15,7 @@ from negdistill.training.method_table import METHODS, RIGHT, WRONG
 from negdistill.training.reference import log_probs, reference
 from negdistill.training.settings import settings
 
-TOKENIZER = arithmetic.tokenizer()
+TOKENIZER = arithmetic_text.tokenizer()
 CONFIG = settings(epochs=2, batch_size=8, progress=False, unit_dim=4, seed=3, dropout=0.0)
 RIVALS = [name for name, row in METHODS.items() if row.origin == "rival" and row.data]
 START = [name for name in RIVALS if METHODS[name].start == "continue"]
@@ -233,7 +233,7 @@ def test_a_pass_of_other_code_is_made_again_and_not_refused(
 ):
     brief = settings(max_steps=4, batch_size=8, progress=False, unit_dim=4, dropout=0.0)
     fit(row, student, data, brief, tmp_path)
-    for name in (f"negdistill.training.{module}", "negdistill.training.fit"):
-        monkeypatch.setattr(f"{name}.digest_code", lambda *names: "changed")
+    for name in (module, "passes", "fit"):
+        monkeypatch.setattr(f"negdistill.training.{name}.digest_code", lambda *names: "changed")
     fit(row, student, data, brief, tmp_path)
     assert len(list(tmp_path.glob(f"{module.removesuffix('_cache')}-*"))) == 2

@@ -10,7 +10,7 @@ from tiny import tiny
 from tokenizers import normalizers
 from torch import nn
 
-from negdistill.data import arithmetic
+from negdistill.data import arithmetic_text
 from negdistill.method.nat import attach
 from negdistill.method.nat_unit import NATConfig
 from negdistill.method.objectives import likelihood, unlikelihood
@@ -81,16 +81,16 @@ def test_settings_of_an_adapter_count(make, changes):
 
 
 def test_settings_of_a_tokenizer_count_and_how_it_was_called_does_not():
-    one, other = arithmetic.tokenizer(), arithmetic.tokenizer()
+    one, other = arithmetic_text.tokenizer(), arithmetic_text.tokenizer()
     before = digest_tokenizer(one)
     one(["1", "1 2 3"], padding=True, truncation=True, max_length=2)
     assert digest_tokenizer(one) == before
     other.backend_tokenizer.normalizer = normalizers.Lowercase()
     assert digest_tokenizer(other) != before
-    other = arithmetic.tokenizer()
+    other = arithmetic_text.tokenizer()
     other.eos_token = "<pad>"
     assert digest_tokenizer(other) != before
-    other = arithmetic.tokenizer()
+    other = arithmetic_text.tokenizer()
     other.chat_template = "{{ messages }}"
     assert digest_tokenizer(other) != before
 

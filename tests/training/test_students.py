@@ -17,7 +17,7 @@ import transformers
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM, Qwen2Config
 
 from negdistill.data.answers import final_answer
-from negdistill.data.arithmetic import tokenizer
+from negdistill.data.arithmetic_text import tokenizer
 from negdistill.data.arithmetic_world import calculate, generate
 from negdistill.data.prompts import format_prompt
 from negdistill.runs.digests import digest_weights
