@@ -1,6 +1,6 @@
 """Planning: which notebooks there are, under which parameters, and which of them are out of date.
 
-    key = code cells and tags, parameters, all modules that these import, constraints.txt, data at hand,
+    key = code cells and tags, parameters, all modules that these import, pinned versions, data at hand,
           results of the notebooks needed                        equal to the key stored: up to date
 
 A module that only draws is not among those modules: a figure changes no result.
@@ -22,10 +22,11 @@ import yaml
 from nbformat import NotebookNode
 
 from negdistill.bookmaking.damage import MISSING, damage, is_run, present
+from negdistill.bookmaking.pins import digest_pins
 from negdistill.checks import check_choice
 from negdistill.data.folders import data_folder
 from negdistill.data.tasks import check_grading
-from negdistill.runs.digests import PACKAGE, digest_code, digest_file, digest_json, digest_tree, imported
+from negdistill.runs.digests import PACKAGE, digest_code, digest_json, digest_tree, imported
 from negdistill.runs.files import atomic_path
 from negdistill.runs.folder import Manifest
 
@@ -235,7 +236,7 @@ def shared_inputs(root: Path, profile: str) -> dict[str, str]:
     files = {name: digest for name, digest in digest_tree(root / PACKAGE).items() if not name.endswith(".py")}
     return {
         "files": digest_json(files),
-        "constraints": digest_file(root / "constraints.txt"),
+        "constraints": digest_pins(root / "constraints.txt"),
         "data": digest_json([] if profile == "smoke" else data_at_hand()),
     }
 

@@ -166,6 +166,7 @@ def test_the_command_line_changes_a_parameter(root):
         (lambda root: (root / "negdistill/bookmaking/plots.py").write_text("x = 2\n"), ""),
         (lambda root: (root / "negdistill/data.json").write_text("{}"), "files changed"),
         (lambda root: (root / "constraints.txt").write_text("torch==2.14.0\n"), "constraints changed"),
+        (lambda root: (root / "constraints.txt").write_text("torch==2.13.0\nsphinx==7.4.7\n"), ""),
         (lambda root: edit(root / "notebooks" / "00_one.ipynb", 2, FIRST + "\n1"), "notebook changed"),
         (
             lambda root: (root / "_runs/quick/00_one/numbers.txt").write_text("0"),
