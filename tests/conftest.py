@@ -68,7 +68,7 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def answered(tmp_path_factory) -> Path:
-    """Predictions as chapters 05 to 09 leave them, in a folder: 3 seeds, 35 questions, answers at random."""
+    """Predictions as the chapters leave them, in a folder: 3 seeds, 35 questions, answers at random."""
     folder, chance = tmp_path_factory.mktemp("answered"), np.random.default_rng(0)
     level = {problem.id: problem.level for problem in load_task("arithmetic").questions("test", 35, 0)}
 
@@ -82,14 +82,15 @@ def answered(tmp_path_factory) -> Path:
         return frame.assign(answer="7", correct=chance.random(len(frame)) < rate)
 
     taught = [row.name for row in METHODS.values() if "NAT" not in row.uses]
-    compared = ["CoT KD", "UL", "NAT", "NAT, empty branch", "Negatives first"]
+    rivals = ["MIX", "UL", "Negatives first", "CoT KD, continued"]
+    rivals += [row.name for row in METHODS.values() if row.origin == "rival"]
     trained = ["Fine-tune", "CoT KD", "MIX", "CL", "NT", "UL", "NAT", "NCE"]
     places = ["test", "longer", "reworded"]
     of = {
         "methods": [
             *(rows(taught, teacher=t, budget="equal steps", questions=70) for t in ("weak", "strong")),
             *(
-                rows(compared, teacher=t, budget=budget, questions=n)
+                rows(taught, teacher=t, budget=budget, questions=n)
                 for t in ("weak", "strong")
                 for budget, n in (("equal tokens", 70), ("best point", 70), ("equal steps", 35))
             ),
@@ -103,6 +104,11 @@ def answered(tmp_path_factory) -> Path:
             rows([*trained, "CoT KD, longer", *votes], set=place)
             for votes in [[f"{student}, {rule}" for student in ("CoT KD", "NCE") for rule in ("SC", "ASC")]]
             for place in places
+        ],
+        "negative": [rows(["CoT KD", "Negative adapter", "CoT KD, again"], budget="equal accuracy")],
+        "rivals": [
+            *(rows(rivals, budget=budget) for budget in ("equal steps", "best point")),
+            rows([f"CoT KD, continued, {rule}" for rule in ("SC", "likelihood ratio")], budget="vote of 16"),
         ],
         "ablations": [rows(["CoT KD", "NAT"], variant=name) for name in ("as it is", "rank 2")],
     }

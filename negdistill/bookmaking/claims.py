@@ -1,10 +1,10 @@
 """Claims: what is said about wrong answers, judged from the committed predictions.
 
     book/executed/*.parquet        --Comparison-->  a difference, its interval over questions and seeds, p
-    CLAIMS, `judge`                one row per comparison of every claim, and of what its controls compare
-    `claim_verdict`, `claims_table`   what that says, and the table of book/claims.md
+    `judge`                        one row per comparison of every claim of the plan
+    `claim_verdict`                what they say together
 
-No number comes from anywhere but those files; published ones come from `tables`.
+No number comes from anywhere but those files. A comparison whose rows are not there yet stays, and says so.
 """
 
 from __future__ import annotations
@@ -13,180 +13,22 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from pyarrow import parquet
 
-from negdistill.bookmaking.tables import percent, published_methods, published_solved, with_shifted
+from negdistill.bookmaking.agreement import kappa, kappa_difference
+from negdistill.bookmaking.claims_plan import Comparison, Plan
+from negdistill.bookmaking.tables import with_shifted
 from negdistill.runs.digests import digest_file
-from negdistill.stats import VERDICTS, Difference, overlap, overlap_difference, paired, verdict
-from negdistill.training.method_table import NEGATIVE, WIDE
+from negdistill.stats import VERDICTS, Difference, bootstrap_accuracy, overlap, paired, verdict
+from negdistill.training.method_table import COT, NEGATIVE
 
-BASELINES, NCE, ASC, SHIFTED, ABLATIONS = "methods", "nce", "votes", "shifted", "ablations"
-TEACHERS = {"weak": "GPT-3.5", "strong": "GPT-4"}  # of the embedded benchmark, and whose level they have
-STEPS, TOKENS, BEST = "equal steps", "equal tokens", "best point"
-EMPTY, FIRST, LONGER = "NAT, empty branch", "Negatives first", "CoT KD, longer"
-STUDENTS = ("CoT KD", "NAT", "NCE")  # that vote in chapter 07
-NO_NUMBER = "not available to us"
 PREDICTIONS = "predictions.parquet"
-
-# --- comparisons --------------------------------------------------------------------------------------
-
-
-class Comparison(NamedTuple):
-    """Rows `one` minus rows `other`, in a chapter's predictions.
-
-    where    values of its columns; set "shifted" takes all sets but "test" together
-    one, other  methods; of several, place by place, questions of each pair count apart
-    sign     of the difference that a claim expects
-    """
-
-    label: str
-    chapter: str
-    where: Mapping[str, object]
-    one: tuple[str, ...]
-    other: tuple[str, ...]
-    sign: int = 1
-
-
-class Claim(NamedTuple):
-    """A numbered claim: its words, what was published, what decides it, and what its controls compare."""
-
-    number: int
-    says: str
-    published: str
-    decided_by: tuple[Comparison, ...]
-    controls: tuple[Comparison, ...] = ()
-
-
-def against(
-    chapter: str, one: str, other: str, where: Mapping[str, object], sign: int = 1, label: str = ""
-) -> Comparison:
-    """One method minus another, called so where no label is given."""
-    return Comparison(label or f"{one} − {other}", chapter, where, (one,), (other,), sign)
-
-
-def by_teacher(one: str, other: str, budget: str = STEPS, sign: int = 1) -> tuple[Comparison, ...]:
-    """In chapter 05 with all its questions, once for each teacher."""
-    return tuple(
-        against(
-            BASELINES,
-            one,
-            other,
-            {"teacher": teacher, "budget": budget, "questions": "all"},
-            sign,
-            f"{teacher}: {one} − {other}" + (f", {budget}" if budget != STEPS else ""),
-        )
-        for teacher in TEACHERS
-    )
-
-
-def as_published(one: str, other: str, sign: int = 1) -> Comparison:
-    """As the paper compares: every training has the same steps, and NAT's negative stage costs nothing."""
-    return against(SHIFTED, one, other, {"set": "test"}, sign, f"as in the paper: {one} − {other}")
-
-
-def rules(one: str, other: str) -> Comparison:
-    """Two rules of voting, for all students that vote."""
-    pairs = (tuple(f"{student}, {rule}" for student in STUDENTS) for rule in (one, other))
-    return Comparison(f"{one} − {other}", ASC, {}, *pairs)
-
-
-def _published(one: str, other: str) -> str:
-    """A difference in the paper's Table 2, in points, for both teachers."""
-    table = published_methods()
-    table = table[table["student"] == "LLaMA 7B"]
-    found = []
-    for teacher in TEACHERS.values():
-        accuracy = table[table["teacher"].isin(["", teacher])].set_index("method")["accuracy"]
-        gain = f"{100 * (accuracy[one] - accuracy[other]):+.2f}".replace("-", "−")
-        found.append(f"{one} − {other} {gain} ({teacher})")
-    return "; ".join(found)
-
-
-CLAIMS = (
-    Claim(
-        1,
-        "A student of positives and one of negatives solve sets of questions that overlap little",
-        f"overlap {published_solved().loc['all', 'iou']:.3f} of their union",
-        (),  # an overlap is no difference: see `_overlaps`
-    ),
-    Claim(
-        2,
-        "Mixing wrong rationales with right ones hurts (MIX)",
-        _published("MIX", "CoT KD"),
-        (as_published("MIX", "CoT KD", -1), *by_teacher("MIX", "CoT KD", sign=-1)),
-        by_teacher(FIRST, "CoT KD", BEST),
-    ),
-    Claim(
-        3,
-        "Contrast, negative likelihood and unlikelihood help less than NAT (CL, NT, UL)",
-        "; ".join(_published("NAT", other) for other in ("CL", "NT", "UL")),
-        (
-            *(as_published("NAT", other) for other in ("CL", "NT", "UL")),
-            *by_teacher("NAT", "UL", BEST),
-        ),
-        (
-            *(as_published(other, "CoT KD") for other in ("CL", "NT", "UL")),
-            *(one for other in ("CL", "NT", "UL") for one in by_teacher("NAT", other)),
-        ),
-    ),
-    Claim(
-        4,
-        "NAT beats CoT KD, and Fine-tune by far",
-        f"{_published('NAT', 'CoT KD')}; about +75.75 % relative to Fine-tune",
-        (
-            *by_teacher("NAT", "CoT KD", BEST),
-            as_published("NAT", "CoT KD"),
-            as_published("NAT", "Fine-tune"),
-        ),
-        (
-            *by_teacher("NAT", EMPTY, BEST),
-            *by_teacher("NAT", "CoT KD", TOKENS),
-            *by_teacher("NAT", "Fine-tune"),
-        ),
-    ),
-    Claim(
-        5,
-        "NCE beats KD and NAT",
-        "+10 % (0.66 points) over KD; +6.5 % over NAT",
-        (against(NCE, "NCE", "KD", {}), against(NCE, "NCE", "NAT", {})),
-        (
-            *(against(NCE, "NCE", f"NCE, {kind} beta", {}) for kind in ("mean", "shuffled", "inverse")),
-            against(NCE, "KD", "CoT KD", {}),
-        ),
-    ),
-    Claim(
-        6,
-        "Adaptive self-consistency beats counting and weighing by probability (ASC, SC, WS)",
-        NO_NUMBER,
-        (rules("ASC", "SC"), rules("ASC", "WS")),
-        (rules("WS", "SC"), rules("WS per token", "SC")),
-    ),
-    Claim(
-        7,
-        "The gains carry over to questions of another kind",
-        NO_NUMBER,
-        (
-            *(against(SHIFTED, one, "CoT KD", {"set": "shifted"}) for one in ("NAT", "NCE")),
-            *(against(SHIFTED, f"{one}, ASC", f"{one}, SC", {"set": "shifted"}) for one in ("CoT KD", "NCE")),
-        ),
-        tuple(against(SHIFTED, one, LONGER, {"set": "shifted"}) for one in ("NAT", "NCE")),
-    ),
-    Claim(
-        8,
-        "NAT's gain is not just its larger number of parameters, nor its extra steps (ours)",
-        NO_NUMBER,
-        (*by_teacher("NAT", "CoT KD"), *by_teacher("NAT", WIDE), *by_teacher("NAT", EMPTY, BEST)),
-        (
-            *by_teacher(EMPTY, "CoT KD"),
-            *by_teacher("NAT", "NAT, positive branch"),
-            *by_teacher("NAT", "NAT, random branch"),
-            as_published("NAT", LONGER),
-        ),
-    ),
-)
+AGAIN = "CoT KD, again"
+NOT_RUN, NOT_ASKED, SMALL = "not run yet", "not asked here", "smaller run"
+COLUMNS = ["claim", "role", "label", "state", "value", "low", "high", "p", "sign", "baseline", "wider"]
 
 # --- predictions --------------------------------------------------------------------------------------
 
@@ -245,6 +87,8 @@ def select(frame: pd.DataFrame, where: Mapping[str, object]) -> pd.DataFrame:
     for column, value in where.items():
         if (column, value) == ("set", "shifted"):
             frame = with_shifted(frame)["shifted"]
+        elif column not in frame:
+            return frame.iloc[:0]
         else:
             frame = frame[frame[column] == (frame[column].max() if value == "all" else value)]
     return frame
@@ -262,78 +106,120 @@ def rows_of(frame: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
     return pd.concat(parts).assign(method="")
 
 
-def compare(folder: str | Path, of: Comparison) -> Difference:
-    """The paired difference of a comparison. ValueError where a method is missing; else as `predictions`."""
+def pair(folder: str | Path, of: Comparison) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both sides of a comparison, of the seeds that both have. ValueError where a method is missing."""
     frame = select(predictions(folder, of.chapter), of.where)
-    return paired(rows_of(frame, of.one), rows_of(frame, of.other))
+    one, other = rows_of(frame, of.one), rows_of(frame, of.other)
+    return one[one["seed"].isin(other["seed"])], other[other["seed"].isin(one["seed"])]
 
 
-# --- claims -------------------------------------------------------------------------------------------
+def compare(folder: str | Path, of: Comparison) -> Difference:
+    """The paired difference of a comparison; errors as `pair`."""
+    return paired(*pair(folder, of))
 
 
-def _overlaps(folder: str | Path) -> Iterator[dict[str, object]]:
-    """Rows of claim 1: the overlap, and what it is less than that of two students of positives."""
-    frame = predictions(folder, BASELINES)
-    for teacher in TEACHERS:
-        part = select(frame, {"teacher": teacher, "budget": STEPS, "questions": "all"})
-        right, wrong = (part[part["method"] == method] for method in ("CoT KD", NEGATIVE))
-        following = dict(zip(seeds := sorted(right["seed"].unique()), seeds[1:] + seeds[:1], strict=True))
-        again = right.assign(seed=right["seed"].map(following))
-        found = dict(zip(("value", "low", "high"), overlap(right, wrong), strict=True))
-        yield {"role": "ours", "label": f"{teacher}: overlap", "p": None, "sign": 0} | found
-        found = overlap_difference(right, wrong, again)._asdict()
-        label = f"{teacher}: overlap − that of two students of positives"
-        yield {"role": "decides", "label": label, "sign": -1} | found
+def is_there(folder: str | Path, of: Comparison) -> bool:
+    """Whether the predictions hold both sides of a comparison."""
+    if not chapters(folder).get(of.chapter, Path()).is_file():
+        return False
+    methods = set(select(predictions(folder, of.chapter), of.where)["method"])
+    return methods >= {*of.one, *of.other}
 
 
-def judge(folder: str | Path) -> pd.DataFrame:
-    """All numbers of all claims, a row each: claim, role, label, value, low, high, p, sign.
+# --- judging ------------------------------------------------------------------------------------------
 
-    role   "decides", "control", or "ours" for a number that is only shown
-    value  a fraction, with its interval; sign says on which side of zero the claim expects it
+
+def _judged(folder: str | Path, plan: Plan, of: Comparison) -> dict[str, object]:
+    row = {"label": of.label, "sign": of.sign, "wider": of.wider, "state": NOT_RUN}
+    if not is_there(folder, of):
+        return row
+    one, other = pair(folder, of)
+    baseline = bootstrap_accuracy(other)
+    state = NOT_ASKED if baseline.low < plan.floor else SMALL if of.chapter in plan.waiting else ""
+    return row | paired(one, other)._asdict() | {"state": state, "baseline": baseline.value}
+
+
+def _overlaps(folder: str | Path, chapter: str) -> Iterator[dict[str, object]]:
+    """Rows of a claim on overlap: students of positives and of negatives that solve equally many questions,
+    beside two students of positives that do."""
+    label = "kappa of positives and negatives − kappa of positives and positives, at equal accuracy"
+    decides = {"role": "decides", "label": label, "sign": -1, "state": NOT_RUN}
+    where = {"budget": "equal accuracy"}
+    methods = (COT, NEGATIVE, AGAIN)
+    if not is_there(folder, Comparison("", chapter, where, methods[:1], methods[1:])):
+        yield decides
+        return
+    frame = select(predictions(folder, chapter), where)
+    right, wrong, again = (rows_of(frame, [method]) for method in methods)
+    yield decides | kappa_difference(right, wrong, again)._asdict() | {"state": ""}
+    for name, measure in (("kappa", kappa), ("overlap", overlap)):
+        for whom, part in (("negatives", wrong), ("positives", again)):
+            found = measure(right, part)._asdict()
+            yield {"role": "ours", "label": f"{name} of positives and {whom}", "state": "", "sign": 0} | found
+    gain = right.assign(correct=(right["correct"].to_numpy(bool) | _beside(right, wrong)))
+    yield {"role": "ours", "label": "solved by the negative student alone", "state": "", "sign": 0} | (
+        paired(gain, right)._asdict() | {"p": None}
+    )
+
+
+def _beside(right: pd.DataFrame, wrong: pd.DataFrame) -> np.ndarray:
+    """Whether the other method solves each row's question under its seed."""
+    solved = wrong.set_index(["seed", "problem_id"])["correct"]
+    return solved.loc[list(zip(right["seed"], right["problem_id"], strict=True))].to_numpy(bool)
+
+
+def judge(folder: str | Path, plan: Plan) -> pd.DataFrame:
+    """All numbers of all claims, a row each, in COLUMNS, and holm.
+
+    role      "decides"; "real", what decides with the real student; "control"; "ours", what is only shown
+    state     "", NOT_RUN where the predictions lack a side, NOT_ASKED where the baseline solves too little,
+              SMALL where the chapter has not been run at its size
+    value     a fraction, with its interval; sign says on which side of zero the claim expects it
+    baseline  accuracy of what is subtracted
+    holm      p of what decides, corrected for all deciding comparisons that were asked
     """
     rows = []
-    for claim in CLAIMS:
-        if claim.number == 1:
-            rows += [{"claim": 1, **row} for row in _overlaps(folder)]
-        for role, comparisons in (("decides", claim.decided_by), ("control", claim.controls)):
-            for of in comparisons:
-                row = {"claim": claim.number, "role": role, "label": of.label, "sign": of.sign}
-                rows.append(row | compare(folder, of)._asdict())
-    return pd.DataFrame(rows)[["claim", "role", "label", "value", "low", "high", "p", "sign"]]
+    for claim in plan.claims:
+        found = list(_overlaps(folder, claim.overlap)) if claim.overlap else []
+        groups = {"decides": claim.decided_by, "control": claim.controls, "real": claim.real}
+        for role, several in groups.items():
+            found += [{"role": role, **_judged(folder, plan, of)} for of in several]
+        rows += [{"claim": claim.number, **row} for row in found]
+    frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
+    asked = (frame["role"] == "decides") & (frame["state"] == "")
+    frame["holm"] = holm(frame["p"].where(asked).astype(float))
+    return frame
 
 
-def claim_verdict(rows: pd.DataFrame) -> str:
-    """One of stats.VERDICTS: opposite where anything that decides a claim is, else what all of it is."""
-    decides = rows[rows["role"] == "decides"].itertuples()
-    found = {verdict(row, row.sign) for row in decides}
+def holm(p: pd.Series) -> pd.Series:
+    """Holm's correction of p-values; missing ones stay missing and do not count."""
+    ordered = p.dropna().sort_values()
+    factors = np.arange(len(ordered), 0, -1)
+    corrected = np.minimum(1, np.maximum.accumulate(ordered.to_numpy() * factors))
+    return pd.Series(corrected, ordered.index).reindex(p.index)
+
+
+def claim_verdict(rows: pd.DataFrame, role: str = "decides") -> str:
+    """One of stats.VERDICTS, NOT_ASKED or NOT_RUN, from the rows that decide a claim.
+
+    role  "decides", or "real" for the verdict with the real student
+
+    NOT_RUN where one of them is missing or small, NOT_ASKED where none of the others could be asked; opposite
+    where anything that was asked is; else what all of it is, and undecided where it is not the same.
+    """
+    decides = rows[rows["role"] == role]
+    if decides["state"].isin([NOT_RUN, SMALL]).any() or decides.empty:
+        return NOT_RUN
+    found = {verdict(row, row.sign) for row in decides[decides["state"] == ""].itertuples()}
+    if not found:
+        return NOT_ASKED
     if VERDICTS[1] in found:
         return VERDICTS[1]
     return found.pop() if len(found) == 1 else VERDICTS[3]
 
 
-def signed(value: float, low: float, high: float) -> str:
-    """Fractions as points, with signs: "+1.2 [−0.3, +2.7]"."""
-    ends = (f"{round(100 * number, 1) + 0.0:+.1f}".replace("-", "−") for number in (value, low, high))
-    return "{} [{}, {}]".format(*ends)
-
-
-def _line(row: NamedTuple) -> str:
-    """A number of a claim in words; what is only shown is no difference, and has no sign."""
-    numbers = row.value, row.low, row.high
-    return f"{row.label} {percent(*numbers) if row.role == 'ours' else signed(*numbers)}"
-
-
-def claims_table(judged: pd.DataFrame) -> str:
-    """The table of book/claims.md, in Markdown, from the rows of `judge`."""
-    header = ["number", "claim", "verdict", "published", "ours, in points", "p", "what the controls say"]
-    lines = [header, ["---"] * len(header)]
-    for claim in CLAIMS:
-        rows = judged[judged["claim"] == claim.number]
-        ours, controls = rows[rows["role"] != "control"], rows[rows["role"] == "control"]
-        values, said = (list(map(_line, part.itertuples())) for part in (ours, controls))
-        ps = ["" if pd.isna(p) else f"{p:.4f}" for p in ours["p"]]
-        published = claim.published.split("; ")
-        cells = map("<br>".join, (published, values, ps, said))
-        lines.append([f"{claim.number}", claim.says, f"**{claim_verdict(rows)}**", *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def too_wide(judged: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """Rows that decide a claim with an interval wider than the plan allows, and no reason in it."""
+    asked = judged[(judged["role"] == "decides") & (judged["state"] == "") & judged["baseline"].notna()]
+    half = (asked["high"] - asked["low"]) / 2
+    return asked[(half > plan.half_width) & (asked["wider"] == "")]

@@ -3,7 +3,7 @@
     uses           what each use of wrong answers adds to the same student without it     --> headline.png
     conditions     what NAT gains under every condition that was run                      --> conditions.png
     result_tables  all methods of every chapter, side by side                             --> a CSV each
-    refresh        writes those files, and the table of book/claims.md
+    refresh        writes those files, and the cards of book/claims.md
     results_page   the CSVs as pages show them
 
 A figure carries the digest of the numbers that it shows, so that a test can tell when they have changed.
@@ -14,67 +14,36 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from negdistill.bookmaking import plots
-from negdistill.bookmaking.claims import (
-    ABLATIONS,
-    ASC,
-    BASELINES,
-    BEST,
-    EMPTY,
-    FIRST,
-    NCE,
-    STEPS,
-    TEACHERS,
-    TOKENS,
-    against,
-    as_published,
-    by_teacher,
-    chapters,
-    claims_table,
-    compare,
-    judge,
-    predictions,
-    rows_of,
-    rules,
-    select,
-)
+from negdistill.bookmaking.claims import chapters, compare, is_there, judge, predictions, rows_of, select
+from negdistill.bookmaking.claims_page import cards, claim_figures
+from negdistill.bookmaking.claims_plan import TEACHERS, Plan, read_plan
 from negdistill.bookmaking.tables import method_table, percents
 from negdistill.runs.digests import digest_json
 from negdistill.runs.files import atomic_path, atomic_write_text
 from negdistill.stats import paired
 
-USES = MappingProxyType(
-    {
-        "in training, like right ones (MIX)": (as_published("MIX", "CoT KD"),),
-        "in training, as contrast (CL)": (as_published("CL", "CoT KD"),),
-        "in training, made less likely (NT)": (as_published("NT", "CoT KD"),),
-        "in training, token by token (UL)": (as_published("UL", "CoT KD"),),
-        "as NAT's negative branch (NAT)": by_teacher("NAT", EMPTY, BEST),
-        "before the right ones (Negatives first)": by_teacher(FIRST, "CoT KD", BEST),
-        "as weights of distillation (NCE)": (against(NCE, "NCE", "KD", {}),),
-        "in the ranker of a vote (ASC)": (rules("ASC", "SC"),),
-    }
-)
+STEPS, TOKENS, BEST, EMPTY = "equal steps", "equal tokens", "best point", "NAT, empty branch"
 
 
-def uses(folder: str | Path) -> pd.DataFrame:
+def uses(folder: str | Path, plan: Plan) -> pd.DataFrame:
     """What each use of wrong answers adds: method (the use), teacher, difference, low, high, p, as fractions.
 
-    Compared is a student that uses them with one that does not: after equal steps where neither has a stage
-    more than the other, else each at its best point on validation questions.
+    Compared is a student that uses them with one that does not, as the plan says. A use whose predictions are
+    not there is left out.
     """
     rows = []
-    for use, comparisons in USES.items():
-        for of in comparisons:
-            found = compare(folder, of)
-            teacher = of.where.get("teacher", "weak")
-            names = ("difference", "low", "high", "p")
-            rows.append({"method": use, "teacher": teacher} | dict(zip(names, found, strict=True)))
+    for use, several in plan.uses.items():
+        for of in several:
+            if is_there(folder, of):
+                found = compare(folder, of)
+                teacher = of.where.get("teacher", "weak")
+                names = ("difference", "low", "high", "p")
+                rows.append({"method": use, "teacher": teacher} | dict(zip(names, found, strict=True)))
     return pd.DataFrame(rows)
 
 
@@ -84,7 +53,7 @@ def conditions(folder: str | Path) -> pd.DataFrame:
     Columns: kind ("budget", "questions", "level" or "ablation"), condition, teacher, against, difference, low
     and high, p.
     """
-    frame, rows = predictions(folder, BASELINES), []
+    frame, rows = predictions(folder, "methods"), []
     most = frame["questions"].max()
     parts = {("budget", budget): {"budget": budget, "questions": most} for budget in (STEPS, TOKENS, BEST)}
     for n in sorted(frame["questions"].unique()):
@@ -96,7 +65,7 @@ def conditions(folder: str | Path) -> pd.DataFrame:
         part = select(frame, {"teacher": teacher, "budget": BEST, "questions": most})
         for of, group in part.groupby("level"):
             rows += _gains(group, {"kind": "level", "condition": f"level {of:.0f}", "teacher": teacher})
-    for variant, part in predictions(folder, ABLATIONS).groupby("variant", sort=False):
+    for variant, part in predictions(folder, "ablations").groupby("variant", sort=False):
         rows += _gains(part, {"kind": "ablation", "condition": variant, "teacher": "weak"})
     return pd.DataFrame(rows)
 
@@ -122,7 +91,7 @@ def result_tables(folder: str | Path) -> dict[str, pd.DataFrame]:
     tables = {}
     for kind, path in chapters(folder).items():
         frame = predictions(folder, kind)
-        if kind == ASC:
+        if kind == "votes":
             frame = frame.assign(student=frame["method"].str.rpartition(", ")[0])
         keys = [
             name for name in ("teacher", "student", "variant", "set", "budget", "questions") if name in frame
@@ -130,7 +99,7 @@ def result_tables(folder: str | Path) -> dict[str, pd.DataFrame]:
         groups = frame.groupby(keys, sort=False) if keys else [((), frame)]
         parts = []
         for values, part in groups:
-            wanted = {NCE: "KD", ASC: f"{values[0]}, SC" if values else ""}.get(kind, "CoT KD")
+            wanted = {"nce": "KD", "votes": f"{values[0]}, SC" if values else ""}.get(kind, "CoT KD")
             methods = part["method"].unique()
             baseline = wanted if wanted in methods else methods[0]
             table = method_table(part.drop(columns=keys), baseline=baseline).reset_index()
@@ -171,19 +140,24 @@ def digest(frame: pd.DataFrame) -> str:
 
 
 def refresh(root: Path) -> list[Path]:
-    """Write all that follows from the predictions in book/executed: the table of book/claims.md, both figures
-    and a CSV for every chapter, in book/tables. Returns the paths written."""
+    """Write all that follows from book/plan.yml and the predictions in book/executed: the cards of
+    book/claims.md and their figures, the figures of all uses and conditions, and a CSV for every chapter, in
+    book/tables. Returns the paths written."""
     book = root / "book"
     folder, page, written = book / "executed", book / "claims.md", []
-    table = claims_table(judge(folder))
-    text, found = TABLE.subn(lambda mark: f"{mark[1]}{table}\n{mark[2]}", page.read_text("utf-8"))
+    plan = read_plan(book / "plan.yml")
+    judged = judge(folder, plan)
+    text, found = TABLE.subn(
+        lambda mark: f"{mark[1]}{cards(judged, plan)}\n{mark[2]}", page.read_text("utf-8")
+    )
     if found != 1:
         raise ValueError(
             f"{page} must hold <!-- claims: begin --> and <!-- claims: end --> once; got {found}"
         )
     atomic_write_text(page, text)
     under = conditions(folder)
-    for name, (frame, figure) in figures(uses(folder), under).items():
+    drawn = figures(uses(folder, plan), under) | claim_figures(judged, plan)
+    for name, (frame, figure) in drawn.items():
         with atomic_path(book / "_static" / name) as path:
             figure.savefig(path, metadata={"Description": digest(frame)})
         written.append(book / "_static" / name)

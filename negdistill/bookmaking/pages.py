@@ -32,6 +32,7 @@ import pandas as pd
 
 from negdistill import PUBLIC
 from negdistill.bookmaking import evidence, reference
+from negdistill.bookmaking.claims_page import plan_page
 from negdistill.bookmaking.planning import Failure, executed_folder, notebooks, profiles
 from negdistill.checks import check_choice
 from negdistill.runs.digests import digest_file, digest_json, digest_tree
@@ -229,6 +230,7 @@ GENERATED: dict[str, Callable[[Path, Sequence[Execution]], str]] = {
     "provenance": provenance,
     "results": result_tables,
     "costs": cost_table,
+    "plan": lambda root, runs: plan_page(root),
 }
 
 

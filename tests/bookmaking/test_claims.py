@@ -1,30 +1,33 @@
 """Claims: every number against a count of its own, and verdicts by hand."""
 
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from negdistill.bookmaking.claims import (
-    CLAIMS,
-    TEACHERS,
-    Comparison,
+    NOT_ASKED,
+    NOT_RUN,
+    SMALL,
     claim_verdict,
-    claims_table,
     compare,
+    holm,
     judge,
     predictions,
     select,
-    signed,
+    too_wide,
 )
-from negdistill.bookmaking.tables import percent
+from negdistill.bookmaking.claims_plan import TEACHERS, Comparison, read_plan
 from negdistill.stats import VERDICTS, overlap
 from negdistill.training.method_table import METHODS
+
+PLAN = read_plan(Path(__file__).parents[2] / "book" / "plan.yml")._replace(waiting={}, floor=0.0)
 
 
 @pytest.fixture(scope="module")
 def judged(answered):
-    return judge(answered)
+    return judge(answered, PLAN)
 
 
 def rate(frame, method, **where):
@@ -41,18 +44,29 @@ def value_of(judged, claim, label):
     return row.value
 
 
+def test_everything_that_the_plan_asks_for_is_judged(judged):
+    for claim in PLAN.claims:
+        rows = judged[judged["claim"] == claim.number]
+        for role, several in (("decides", claim.decided_by), ("control", claim.controls)):
+            labels = [of.label for of in several]
+            overlap_too = bool(claim.overlap) and role == "decides"
+            assert rows[rows["role"] == role]["label"].tolist()[overlap_too:] == labels
+    assert (judged["state"] == "").all()
+
+
 def test_differences_are_those_of_the_rows_they_name(answered, judged):
     frame = pd.read_parquet(answered / "chapter_methods.parquet")
-    at = {"budget": "equal steps", "questions": 70}
     for teacher in TEACHERS:
-        found = rate(frame, "MIX", teacher=teacher, **at) - rate(frame, "CoT KD", teacher=teacher, **at)
-        assert value_of(judged, 2, f"{teacher}: MIX − CoT KD") == pytest.approx(found)
-        found = rate(frame, "NAT", teacher=teacher, budget="best point") - rate(
-            frame, "CoT KD", teacher=teacher, budget="best point"
-        )
-        assert value_of(judged, 4, f"{teacher}: NAT − CoT KD, best point") == pytest.approx(found)
+        for budget in ("equal steps", "best point"):
+            at = {"budget": budget, "questions": 70, "teacher": teacher}
+            found = rate(frame, "MIX", **at) - rate(frame, "CoT KD", **at)
+            assert value_of(judged, 2, f"{teacher}: MIX − CoT KD, {budget}") == pytest.approx(found)
     frame = pd.read_parquet(answered / "chapter_nce.parquet")
     assert value_of(judged, 5, "NCE − KD") == pytest.approx(rate(frame, "NCE") - rate(frame, "KD"))
+    frame = pd.read_parquet(answered / "chapter_rivals.parquet")
+    at = {"budget": "best point"}
+    found = rate(frame, "KTO", **at) - rate(frame, "CoT KD, continued", **at)
+    assert value_of(judged, 10, "KTO − CoT KD, continued, best point") == pytest.approx(found)
 
 
 def test_rules_are_compared_for_all_students_together(answered, judged):
@@ -68,30 +82,58 @@ def test_shifted_sets_count_together_and_the_test_set_does_not(answered, judged)
     assert value_of(judged, 7, "NAT − CoT KD") == pytest.approx(rate(frame, "NAT") - rate(frame, "CoT KD"))
     part = select(predictions(answered, "shifted"), {"set": "shifted"})
     assert part["problem_id"].nunique() == 2 * 35
-    row = judged[judged["label"] == "as in the paper: NAT − CoT KD"].iloc[0]
-    frame = pd.read_parquet(answered / "chapter_shifted.parquet")
-    here = rate(frame, "NAT", set="test") - rate(frame, "CoT KD", set="test")
-    assert row["value"] == pytest.approx(here)
 
 
 def test_the_overlap_is_measured_against_two_students_of_positives(answered, judged):
-    frame = pd.read_parquet(answered / "chapter_methods.parquet")
-    part = frame[
-        (frame["teacher"] == "weak") & (frame["budget"] == "equal steps") & (frame["questions"] == 70)
-    ]
-    right, wrong = (part[part["method"] == name] for name in ("CoT KD", "Negative adapter"))
-    solved = {s: set(one[one["correct"]]["problem_id"]) for s, one in right.groupby("seed")}
-    pairs = [(solved[a], solved[b]) for a, b in ((0, 2), (1, 0), (2, 1))]
-    again = sum(len(a & b) for a, b in pairs) / sum(len(a | b) for a, b in pairs)
+    frame = pd.read_parquet(answered / "chapter_negative.parquet")
+    right, wrong, again = (
+        frame[frame["method"] == name] for name in ("CoT KD", "Negative adapter", "CoT KD, again")
+    )
     rows = judged[judged["claim"] == 1].set_index("label")
-    assert rows.loc["weak: overlap", "value"] == pytest.approx(overlap(right, wrong).value)
-    assert pd.isna(rows.loc["weak: overlap", "p"]) and rows.loc["weak: overlap", "role"] == "ours"
-    found = rows.loc["weak: overlap − that of two students of positives", "value"]
-    assert found == pytest.approx(overlap(right, wrong).value - again)
+    assert rows.loc["overlap of positives and negatives", "value"] == overlap(right, wrong).value
+    assert pd.isna(rows.loc["overlap of positives and negatives", "p"])
+
+    def kappa(one, other):
+        a, b = (part.sort_values(["seed", "problem_id"])["correct"].to_numpy(bool) for part in (one, other))
+        by_chance = a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
+        return ((a == b).mean() - by_chance) / (1 - by_chance)
+
+    found = rows[rows["role"] == "decides"]["value"].item()
+    assert found == pytest.approx(kappa(right, wrong) - kappa(right, again))
+    solved = {
+        name: {(r.seed, r.problem_id) for r in part[part["correct"]].itertuples()}
+        for name, part in (("right", right), ("wrong", wrong))
+    }
+    alone = len(solved["wrong"] - solved["right"]) / len(right)
+    assert rows.loc["solved by the negative student alone", "value"] == pytest.approx(alone)
 
 
-def rows_with(*ends, sign=1, role="decides"):
-    return pd.DataFrame([{"role": role, "low": low, "high": high, "sign": sign} for low, high in ends])
+def test_a_row_with_fewer_seeds_is_compared_on_those(answered, tmp_path):
+    of = Comparison("", "nce", {}, ("NCE",), ("KD",))
+    folder = Path(shutil.copytree(answered, tmp_path / "few"))
+    frame = pd.read_parquet(folder / "chapter_nce.parquet")
+    few = frame[(frame["method"] != "NCE") | (frame["seed"] < 2)]
+    both = few[few["seed"] < 2]
+    rewrite(folder, "nce", few)
+    assert compare(folder, of).value == pytest.approx(rate(both, "NCE") - rate(both, "KD"))
+
+
+def rewrite(folder, kind, frame):
+    """Other predictions of a chapter, as if its notebook had left them."""
+    import json
+
+    from negdistill.runs.digests import digest_file
+
+    path = folder / f"chapter_{kind}.parquet"
+    frame.to_parquet(path, index=False)
+    notebook = json.loads(path.with_suffix(".ipynb").read_text())
+    notebook["metadata"]["negdistill"]["manifest"]["artifacts"]["predictions.parquet"] = digest_file(path)
+    path.with_suffix(".ipynb").write_text(json.dumps(notebook))
+
+
+def rows_with(*ends, sign=1, role="decides", state=""):
+    columns = {"role": role, "sign": sign, "state": state}
+    return pd.DataFrame([{"low": low, "high": high, **columns} for low, high in ends])
 
 
 def test_verdicts_by_hand():
@@ -104,30 +146,65 @@ def test_verdicts_by_hand():
     assert claim_verdict(rows_with((-0.01, 0.02), (0.01, 0.2))) == undecided
     control = rows_with((-0.3, -0.1), role="control")
     assert claim_verdict(pd.concat([rows_with((0.01, 0.2)), control])) == holds
-    assert signed(0.0123, -0.003, 0.02745) == "+1.2 [−0.3, +2.7]" and signed(-0.0001, 0, 0).startswith(
-        "+0.0 "
-    )
+    for state in (NOT_RUN, SMALL):
+        found = pd.concat([rows_with((0.01, 0.2)), rows_with((0.01, 0.2), state=state)])
+        assert claim_verdict(found) == NOT_RUN
+    asked, unasked = rows_with((0.01, 0.2)), rows_with((-0.2, -0.1), state=NOT_ASKED)
+    assert claim_verdict(unasked) == NOT_ASKED and claim_verdict(pd.concat([asked, unasked])) == holds
+    assert claim_verdict(asked, "real") == NOT_RUN
 
 
-def test_the_table_has_a_row_for_every_claim_and_every_number(judged):
-    lines = claims_table(judged).splitlines()[2:]
-    assert [line.split(" | ")[0] for line in lines] == [f"| {claim.number}" for claim in CLAIMS]
-    for claim, line in zip(CLAIMS, lines, strict=True):
-        rows = judged[judged["claim"] == claim.number]
-        assert claim.says in line and f"**{claim_verdict(rows)}**" in line
-        for row in rows.itertuples():
-            numbers = row.value, row.low, row.high
-            assert f"{row.label} {percent(*numbers) if row.role == 'ours' else signed(*numbers)}" in line
-    assert "MIX − CoT KD −2.26 (GPT-3.5)" in lines[1]
+def test_holm_by_hand():
+    found = holm(pd.Series([0.01, None, 0.04, 0.03], dtype=float))
+    assert found.tolist()[0] == pytest.approx(0.03) and pd.isna(found[1])
+    assert found[3] == pytest.approx(0.06) and found[2] == pytest.approx(0.06)
+    assert holm(pd.Series([0.6, 0.9])).max() == 1
+
+
+def test_only_what_decides_and_was_asked_is_corrected(judged):
+    corrected = judged["holm"].notna()
+    assert (corrected == (judged["role"] == "decides")).all()
+    assert (judged["holm"] >= judged["p"])[corrected].all()
+
+
+def test_a_baseline_at_the_floor_is_not_asked(answered):
+    found = judge(answered, PLAN._replace(floor=0.99))
+    assert set(found[found["claim"] == 5]["state"]) == {NOT_ASKED}
+    assert found["holm"].notna().sum() == 1  # the overlap, which has no baseline
+    small = judge(answered, PLAN._replace(waiting={"nce": "few seeds"}))
+    assert set(small[small["claim"] == 5]["state"]) == {SMALL}
+    assert claim_verdict(small[small["claim"] == 5]) == NOT_RUN
+
+
+def test_what_is_missing_stays_and_says_so(answered, tmp_path):
+    for path in answered.glob("chapter_methods.*"):
+        shutil.copy(path, tmp_path)
+    found = judge(tmp_path, PLAN)
+    assert (found[found["claim"] == 5]["state"] == NOT_RUN).all()
+    assert (found[found["claim"] == 4]["state"] == "").all()
+    with pytest.raises(FileNotFoundError, match="no predictions 'nce' in .* written with the executed"):
+        predictions(tmp_path, "nce")
+    of = Comparison("", "methods", {}, ("NCE",), ("GKD",))
+    with pytest.raises(ValueError, match="predictions must hold 'NCE'; they hold"):
+        compare(tmp_path, of)
+
+
+def test_a_wide_interval_needs_a_reason(judged):
+    wide = too_wide(judged, PLAN)
+    half = (judged["high"] - judged["low"]) / 2
+    asked = (judged["role"] == "decides") & judged["baseline"].notna()
+    assert set(wide["label"]) == set(judged[asked & (half > PLAN.half_width)]["label"]) != set()
+    assert too_wide(judged.assign(wider="few seeds"), PLAN).empty
+    assert too_wide(judged, PLAN._replace(half_width=1)).empty
 
 
 def test_every_method_of_a_claim_is_a_row_of_the_table_of_methods():
-    for claim in CLAIMS:
+    rules = ("SC", "WS", "WS per token", "ASC", "longer", "likelihood ratio")
+    for claim in PLAN.claims:
         for of in (*claim.decided_by, *claim.controls):
             for method in (*of.one, *of.other):
                 name, _, rule = method.rpartition(", ")
-                known = method in METHODS or rule in ("SC", "WS", "WS per token", "ASC", "longer")
-                assert known and (method in METHODS or name in METHODS), method
+                assert method in METHODS or (rule in rules and name in METHODS), method
 
 
 def test_a_changed_file_is_refused(answered, tmp_path):
@@ -142,13 +219,3 @@ def test_a_changed_file_is_refused(answered, tmp_path):
     shutil.copy(answered / "chapter_nce.ipynb", tmp_path / "chapter_other.ipynb")
     with pytest.raises(ValueError, match="declares predictions 'nce', as chapter_nce does"):
         predictions(tmp_path, "votes")
-
-
-def test_what_is_missing_is_said(answered, tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match="no predictions 'methods' in .* they are written with the executed notebook"
-    ):
-        judge(tmp_path)
-    of = Comparison("", "nce", {}, ("NCE",), ("GKD",))
-    with pytest.raises(ValueError, match="predictions must hold 'GKD'; they hold"):
-        compare(answered, of)

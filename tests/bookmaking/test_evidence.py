@@ -1,11 +1,14 @@
 """Evidence: tables against counts, and files that say what they were made from."""
 
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from negdistill.bookmaking.claims import claims_table, judge
+from negdistill.bookmaking.claims import judge
+from negdistill.bookmaking.claims_page import cards
+from negdistill.bookmaking.claims_plan import read_plan
 from negdistill.bookmaking.evidence import (
     conditions,
     digest,
@@ -17,16 +20,18 @@ from negdistill.bookmaking.evidence import (
 )
 from negdistill.data.tasks import load_task
 
+PLAN = Path(__file__).parents[2] / "book" / "plan.yml"
+
 
 def test_uses_compare_with_the_same_student_without_wrong_answers(answered):
     frame = pd.read_parquet(answered / "chapter_methods.parquet").query("budget == 'best point'")
-    found = uses(answered).set_index(["method", "teacher"])
+    found = uses(answered, read_plan(PLAN)).set_index(["method", "teacher"])
     rate = frame.groupby(["teacher", "method"])["correct"].mean()
     for teacher in ("weak", "strong"):
         row = found.loc["as NAT's negative branch (NAT)", teacher]
         assert row["difference"] == pytest.approx(rate[teacher, "NAT"] - rate[teacher, "NAT, empty branch"])
         assert row["low"] <= row["difference"] <= row["high"]
-    assert found.index.get_level_values(0).nunique() == 8
+    assert found.index.get_level_values(0).unique().tolist() == list(read_plan(PLAN).uses)
 
 
 def test_conditions_hold_every_budget_size_level_and_ablation(answered):
@@ -64,17 +69,22 @@ def test_result_tables_hold_every_method_under_every_condition(answered):
 def test_refresh_writes_a_table_two_figures_and_a_file_for_every_chapter(answered, tmp_path):
     book = tmp_path / "book"
     shutil.copytree(answered, book / "executed")
+    (book / "_static").mkdir()
+    shutil.copy(PLAN, book)
     page = "# Claims\n\n<!-- claims: begin -->\nold\n<!-- claims: end -->\n\nThe end.\n"
     (book / "claims.md").write_text(page)
     written = refresh(tmp_path)
     assert all(path.is_file() for path in written)
-    expected = page.replace("old", claims_table(judge(answered)))
+    plan = read_plan(PLAN)
+    expected = page.replace("old", cards(judge(answered, plan), plan))
     assert (book / "claims.md").read_text("utf-8") == expected
-    for name, (frame, _) in figures(uses(answered), conditions(answered)).items():
+    for name, (frame, _) in figures(uses(answered, plan), conditions(answered)).items():
         assert f"Description\0{digest(frame)}".encode() in (book / "_static" / name).read_bytes()
-    assert digest(uses(answered)) != digest(uses(answered).assign(difference=0.5))
+    used = uses(answered, plan)
+    assert digest(used) != digest(used.assign(difference=0.5))
+    assert (book / "_static" / "claim_02.png").is_file()
     names = sorted(path.name for path in (book / "tables").iterdir())
-    kinds = ("ablations", "methods", "nce", "shifted", "votes")
+    kinds = ("ablations", "methods", "nce", "negative", "rivals", "shifted", "votes")
     assert names == [*(f"chapter_{kind}.csv" for kind in kinds), "conditions.csv"]
 
     text = results_page(book / "tables", {"chapter_nce.ipynb": "NCE"})

@@ -1,0 +1,189 @@
+"""The page of the claims: a card for each, and the figure that stands in it.
+
+judge(folder, plan)  -->  cards, in MyST, and a forest plot of what decides, for book/claims.md
+plan_page            -->  the plan in words, for book/plan.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import yaml
+from matplotlib.figure import Figure
+
+from negdistill.bookmaking.claims import NOT_ASKED, NOT_RUN, SMALL, claim_verdict
+from negdistill.bookmaking.claims_plan import TEACHERS, Claim, Comparison, Plan, read_plan
+from negdistill.bookmaking.plots_claims import forest
+from negdistill.bookmaking.tables import percent, published_methods, published_solved
+from negdistill.stats import VERDICTS, verdict
+
+NO_NUMBER = "not available to us"
+BADGES = dict(zip(VERDICTS, ("success", "danger", "info", "secondary"), strict=True))
+
+
+def signed(value: float, low: float, high: float) -> str:
+    """Fractions as points, with signs: "+1.2 [−0.3, +2.7]"."""
+    ends = (f"{round(100 * number, 1) + 0.0:+.1f}".replace("-", "−") for number in (value, low, high))
+    return "{} [{}, {}]".format(*ends)
+
+
+def published_difference(one: str, other: str, teacher: str) -> float | None:
+    """Of two methods in the paper's Table 2 for LLaMA-7B, a fraction; None where a row is not printed."""
+    table = published_methods()
+    table = table[(table["student"] == "LLaMA 7B") & table["teacher"].isin(["", TEACHERS[teacher]])]
+    accuracy = table.set_index("method")["accuracy"]
+    return None if {one, other} - set(accuracy.index) else float(accuracy[one] - accuracy[other])
+
+
+def published(claim: Claim) -> str:
+    """What the paper says about a claim, in a line."""
+    found = []
+    for one, other in claim.differences:
+        gains = (
+            f"{100 * published_difference(one, other, name):+.2f} ({TEACHERS[name]})" for name in TEACHERS
+        )
+        found.append(f"{one} − {other} {', '.join(gains)}".replace("-", "−").replace("GPT−", "GPT-"))
+    if claim.overlap:
+        found.append(f"overlap {published_solved().loc['all', 'iou']:.3f} of the union")
+    return "; ".join([*found, *([claim.published] if claim.published else [])]) or NO_NUMBER
+
+
+def _published_of(of: Comparison) -> float | None:
+    teacher = of.where.get("teacher", "weak")
+    return published_difference(of.one[0], of.other[0], teacher) if len(of.one) == 1 else None
+
+
+# --- cards --------------------------------------------------------------------------------------------
+
+
+def figure_of(claim: Claim, rows: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, Figure] | None:
+    """The numbers of what decides a claim and their figure; None where nothing of it is there."""
+    there = rows[(rows["role"] == "decides") & (rows["state"] != NOT_RUN)]
+    if there.empty:
+        return None
+    known = {of.label: _published_of(of) for of in claim.decided_by}
+    shown = there[["label", "value", "low", "high"]].assign(
+        small=there["state"] == SMALL, published=there["label"].map(known).astype(float)
+    )
+    return shown, forest(shown, plan.margin)
+
+
+def controls_say(rows: pd.DataFrame) -> str:
+    """One line: how many controls there are, and which of them differ from zero."""
+    controls = rows[(rows["role"] == "control")]
+    there = controls[~controls["state"].isin([NOT_RUN])]
+    if controls.empty:
+        return "There are no controls to this claim."
+    if there.empty:
+        return f"None of its {len(controls)} controls has been run yet."
+    apart = [row for row in there.itertuples() if row.low > 0 or row.high < 0]
+    differ = "; ".join(f"{row.label} {signed(row.value, row.low, row.high)}" for row in apart)
+    ran = f", {len(there)} run so far" if len(there) < len(controls) else ""
+    count = f"{len(apart) or 'none'} {'differ' if len(apart) > 1 else 'differs'} from zero"
+    return f"Of {len(controls)} controls{ran}, {count}" + (f": {differ}." if apart else ".")
+
+
+def _said(row: NamedTuple) -> tuple[str, str]:
+    """The number of a row, and what it says alone."""
+    if row.state == NOT_RUN:
+        return "", NOT_RUN
+    numbers = row.value, row.low, row.high
+    if row.role == "ours":
+        return ("{:.3f} [{:.3f}, {:.3f}]".format(*numbers) if "kappa" in row.label else percent(*numbers)), ""
+    alone = NOT_ASKED if row.state == NOT_ASKED else verdict(row, row.sign)
+    return signed(*numbers), f"{alone}, {SMALL}" if row.state == SMALL else alone
+
+
+def _table(rows: pd.DataFrame) -> Iterator[str]:
+    yield "| what is compared | points | says | p | Holm |\n| --- | --- | --- | --- | --- |"
+    for row in rows.itertuples():
+        number, says = _said(row)
+        ps = ("" if pd.isna(p) else f"{p:.4f}" for p in (row.p, row.holm))
+        bold = f"**{row.label}**" if row.role == "decides" else row.label
+        yield f"| {bold} | {number} | {says} | {' | '.join(ps)} |"
+
+
+def _badge(kind: str, found: str) -> str:
+    colour = BADGES.get(found, "light")
+    return f"{{bdg-{colour}}}`{kind}: {found}`"
+
+
+def card(claim: Claim, rows: pd.DataFrame, has_figure: bool) -> str:
+    """A claim in MyST: its sentence, verdicts, figure, the published numbers, its controls, all numbers."""
+    found, real = claim_verdict(rows), claim_verdict(rows, "real")
+    figure = (
+        f":::{{figure}} _static/claim_{claim.number:02}.png\n:figclass: plot claim\n"
+        f":alt: Differences that decide claim {claim.number}, with 95 % intervals; the table below has the "
+        "numbers.\n:::"
+    )
+    parts = [
+        f"(claim-{claim.number})=\n## {claim.number}. {claim.says}",
+        f"{_badge('embedded', found)} {_badge('real', real)}",
+        *([figure] if has_figure else []),
+        f"**Published:** {published(claim)}.\n\n**Controls:** {controls_say(rows)}",
+        ":::{dropdown} All numbers\n:class-container: numbers\n" + "\n".join(_table(rows)) + "\n:::",
+    ]
+    return "\n\n".join(parts)
+
+
+def cards(judged: pd.DataFrame, plan: Plan) -> str:
+    """All cards of book/claims.md, from the rows of `claims.judge`."""
+    texts = []
+    for claim in plan.claims:
+        rows = judged[judged["claim"] == claim.number]
+        there = (rows["role"] == "decides") & (rows["state"] != NOT_RUN)
+        texts.append(card(claim, rows, bool(there.any())))
+    return "\n\n".join(texts)
+
+
+def claim_figures(judged: pd.DataFrame, plan: Plan) -> dict[str, tuple[pd.DataFrame, Figure]]:
+    """The figures of the cards by the name of their file below book/_static."""
+    made = {
+        claim.number: figure_of(claim, judged[judged["claim"] == claim.number], plan) for claim in plan.claims
+    }
+    return {f"claim_{number:02}.png": found for number, found in made.items() if found}
+
+
+# --- the plan -----------------------------------------------------------------------------------------
+
+
+def _asked(several: tuple[Comparison, ...]) -> str:
+    return "; ".join(of.label for of in several) or "nothing"
+
+
+def plan_page(root: Path) -> str:
+    """What book/plan.yml and the profile of the book say, in Markdown."""
+    plan = read_plan(root / "book" / "plan.yml")
+    sizes = yaml.safe_load((root / "notebooks" / "profiles" / "book.yml").read_text("utf-8"))
+    claims = [
+        f"**{one.number}. {one.says}**\n: Decided by: {_asked(one.decided_by)}"
+        + (
+            f" the overlap of solved sets in chapter *{one.overlap}*, corrected for chance"
+            if one.overlap
+            else ""
+        )
+        + f".\n: Controls: {_asked(one.controls)}."
+        for one in plan.claims
+    ]
+    names = ("questions", "samples", "steps", "batch_size", "test_questions", "seeds")
+    rows = [
+        f"| {chapter} | " + " | ".join(_size(values.get(name, "")) for name in names) + " |"
+        for chapter, values in sizes.items()
+    ]
+    head = "| chapter | " + " | ".join(name.replace("_", " ") for name in names) + " |\n" + "| --- " * 7 + "|"
+    waiting = "\n".join(f"- *{chapter}*: {why}." for chapter, why in plan.waiting.items()) or "None."
+    changes = (
+        "\n".join(f"- {one['date']}: {one['what']} {one['why']}" for one in plan.changes) or "None so far."
+    )
+    parts = ["## Claims", "\n\n".join(claims), "## Sizes", "\n".join([head, *rows])]
+    parts += ["## Pilot", plan.pilot, "## Still to run", waiting, "## Changes since", changes]
+    return "\n\n".join(parts)
+
+
+def _size(value: object) -> str:
+    return (
+        f"{len(value)}" if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else str(value)
+    )

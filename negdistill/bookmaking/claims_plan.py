@@ -1,0 +1,133 @@
+"""The plan of the claims: what is asked, and what decides it, as book/plan.yml says before the runs.
+
+plan.yml    a comparison in words: rows `one` minus rows `other` of a chapter
+read_plan   each of them for every teacher, with the columns of the chapter's predictions that it selects
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from negdistill.checks import check_choice
+
+TEACHERS = {"weak": "GPT-3.5", "strong": "GPT-4"}  # of the embedded benchmark, and whose level they have
+CHAPTERS = ("negative", "methods", "nce", "votes", "shifted", "ablations", "rivals", "real")
+METHODS = "methods"  # the chapter with two teachers, several budgets and numbers of questions
+KEYS = ("chapter", "teachers", "budget", "set", "students", "one", "other", "sign", "wider")
+
+
+class Comparison(NamedTuple):
+    """Rows `one` minus rows `other`, in a chapter's predictions.
+
+    where    values of its columns; set "shifted" takes all sets but "test" together
+    one, other  methods; of several, place by place, questions of each pair count apart
+    sign     of the difference that a claim expects
+    wider    why its interval may be wider than the limit, "" where it may not
+    """
+
+    label: str
+    chapter: str
+    where: Mapping[str, object]
+    one: tuple[str, ...]
+    other: tuple[str, ...]
+    sign: int = 1
+    wider: str = ""
+
+
+class Claim(NamedTuple):
+    """A numbered claim.
+
+    published   pairs of methods whose difference the paper's Table 2 prints, and what else it says
+    overlap     chapter whose overlap of solved sets decides it, "" for none
+    real        what decides it for the real student
+    """
+
+    number: int
+    says: str
+    differences: tuple[tuple[str, str], ...]
+    published: str
+    overlap: str
+    decided_by: tuple[Comparison, ...]
+    controls: tuple[Comparison, ...]
+    real: tuple[Comparison, ...]
+
+
+class Plan(NamedTuple):
+    """All of book/plan.yml.
+
+    margin, floor, half_width  fractions
+    uses     comparisons by what wrong answers are used for
+    waiting  chapters whose committed run is smaller than planned, and how small
+    """
+
+    margin: float
+    floor: float
+    half_width: float
+    claims: tuple[Claim, ...]
+    uses: Mapping[str, tuple[Comparison, ...]]
+    waiting: Mapping[str, str]
+    pilot: str
+    changes: tuple[Mapping[str, object], ...]
+
+
+def comparisons(said: Mapping[str, object], where: str = "plan") -> tuple[Comparison, ...]:
+    """What one line of the plan asks for: a comparison, or one for each teacher.
+
+    ValueError for a key or a chapter that is unknown, naming `where` it stands.
+    """
+    for key in said:
+        check_choice(f"{where}: key of a comparison", key, KEYS)
+    check_choice(f"{where}: chapter", said.get("chapter"), CHAPTERS)
+    one, other, budget = said["one"], said["other"], said.get("budget", "")
+    chosen = {name: said[name] for name in ("budget", "set") if name in said}
+    if said["chapter"] == METHODS:
+        chosen["questions"] = "all"
+    pair = ((one,), (other,))
+    if students := said.get("students"):
+        pair = tuple(tuple(f"{student}, {rule}" for student in students) for rule in (one, other))
+    label = f"{one} − {other}"
+    if students and len(students) == 1:
+        label = f"{students[0]}: {label}"
+    label += f", {budget}" if budget else ""
+    rest = (*pair, said.get("sign", 1), said.get("wider", ""))
+    if said.get("teachers") != "both":
+        return (Comparison(label, said["chapter"], chosen, *rest),)
+    return tuple(
+        Comparison(f"{teacher}: {label}", said["chapter"], {"teacher": teacher, **chosen}, *rest)
+        for teacher in TEACHERS
+    )
+
+
+def _all(lines: Sequence[Mapping[str, object]], where: str) -> tuple[Comparison, ...]:
+    return tuple(found for said in lines for found in comparisons(said, where))
+
+
+def read_plan(path: str | Path) -> Plan:
+    """The plan in a file as book/plan.yml; ValueError for two claims of one number, else as `comparisons`."""
+    said = yaml.safe_load(Path(path).read_text("utf-8"))
+    claims = []
+    for one in said["claims"]:
+        where = f"{path}: claim {one['number']}"
+        if any(one["number"] == claim.number for claim in claims):
+            raise ValueError(f"{where} stands there twice; number each claim once")
+        published = one.get("published", {})
+        claims.append(
+            Claim(
+                one["number"],
+                one["says"],
+                tuple(map(tuple, published.get("differences", ()))),
+                published.get("says", ""),
+                one.get("overlap", {}).get("chapter", ""),
+                _all(one.get("decided_by", ()), where),
+                _all(one.get("controls", ()), where),
+                _all(one.get("real", ()), where),
+            )
+        )
+    uses = {use: comparisons(line, f"{path}: {use}") for use, line in said["uses"].items()}
+    numbers = (said["verdict"][name] for name in ("margin", "floor", "half_width"))
+    rest = (said["waiting"], said["pilot"], tuple(said["changes"]))
+    return Plan(*numbers, tuple(claims), uses, *rest)
