@@ -120,7 +120,7 @@ def card(claim: Claim, rows: pd.DataFrame, has_figure: bool) -> str:
         "numbers.\n:::"
     )
     parts = [
-        f"(claim-{claim.number})=\n## {claim.number}. {claim.says}",
+        f"(claim-{claim.number})=\n### {claim.number}. {claim.says}",
         f"{_badge('embedded', found)} {_badge('real', real)}",
         *([figure] if has_figure else []),
         f"**Published:** {published(claim)}.\n\n**Controls:** {controls_say(rows)}",
