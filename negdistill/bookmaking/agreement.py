@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from negdistill.bookmaking.tables import points
 from negdistill.stats import (
     RESAMPLES,
     Difference,
@@ -49,3 +50,16 @@ def _kappas(one: pd.DataFrame, other: pd.DataFrame) -> tuple[float, np.ndarray]:
 def _kappa(a: np.ndarray, b: np.ndarray, both: np.ndarray) -> np.ndarray:
     apart = a + b - 2 * a * b
     return np.divide(2 * (both - a * b), apart, out=np.zeros_like(apart), where=apart > 0)
+
+
+def at_accuracy(path: pd.DataFrame, wanted: float) -> pd.DataFrame:
+    """Predictions on "test" of a path of training where its accuracy on "valid" is nearest to the one wanted.
+
+    The earliest of several such points.
+
+    path  the trajectory of one fit, of `evaluate.Follow` with both sets
+    """
+    reached = points(path).sort_values("steps")
+    nearest = (reached["valid"] - wanted).abs().idxmin()
+    at = path["steps"] == reached.loc[nearest, "steps"]
+    return path[at & (path["split"] == "test")]

@@ -52,7 +52,7 @@ def test_memory_grows_with_what_it_holds():
 def test_work_by_hand():
     jobs = {job.name[:2]: job for job in plan(find_root(), "smoke")}
     assert work(jobs["00"], 8) is None
-    assert work(jobs["03"], 8) == (3 * 4, 3 * 14)
+    assert work(jobs["03"], 8) == (3 * 4 + 3 * 3 * 2, 3 * 14 + 3 * 2 * (7 + 14))
     assert work(jobs["04"], 8) == (2 * 6, 4 * 14)
     # NAT's two trainings, four rows and one enlarged, each a third of the budget; two more rows answer
     assert work(jobs["06"], 8) == (7 * 3, 12 * 2 + 7 * 14)
