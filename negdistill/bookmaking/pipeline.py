@@ -66,6 +66,7 @@ ONE_THREAD = {  # beside other kernels, since threads wait for each other where 
     **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")},
     "TOKENIZERS_PARALLELISM": "false",
 }
+EMBEDDED = "embedded"  # the student of which a chapter needs no more than one core
 ON_CPU = {"CUDA_VISIBLE_DEVICES": ""}  # smoke outputs are compared with the committed ones
 
 
@@ -76,7 +77,8 @@ def surroundings(profile: str, jobs: int) -> dict[str, str]:
     """Environment variables of a kernel."""
     smoke = profile == "smoke"
     threads = ONE_THREAD if smoke or jobs > 1 else {}
-    return {**os.environ, **folders(), **QUIET, **threads, **(ON_CPU if smoke else {})}
+    shared = {"NEGDISTILL_THREADS": str(max(1, machine()["cores"] // jobs))}  # of students that are not small
+    return {**os.environ, **folders(), **QUIET, **shared, **threads, **(ON_CPU if smoke else {})}
 
 
 def folders() -> dict[str, str]:
@@ -99,10 +101,12 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def side_by_side(profile: str) -> int:
-    """How many kernels run at once where nobody says: as many as there are cores, on a GPU one."""
+def default_jobs(profile: str, planned: Sequence[Job]) -> int:
+    """How many kernels run at once where nobody says: as many as there are cores, one on a GPU and with a
+    student that needs all cores for itself."""
     gpu = machine()["gpu"] and profile != "smoke" and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
-    return 1 if gpu else machine()["cores"]
+    large = any(job.parameters.get("student", EMBEDDED) != EMBEDDED for job in planned)
+    return 1 if gpu or large else machine()["cores"]
 
 
 @contextmanager
@@ -153,7 +157,7 @@ def run(
     force      run those selected even where they are up to date
     overrides  parameters for those selected, over the profile's
     say        takes lines of progress
-    jobs       notebooks at once; None: see `side_by_side`
+    jobs       notebooks at once; None: see `default_jobs`
     terminal   where a line for every notebook that runs is drawn; none where it is None
 
     Raises Failure where notebooks fail, once all those are done that need none of them. ValueError for an
@@ -170,7 +174,8 @@ def run(
         raise ValueError(f"jobs must be at least 1; got {jobs}")
     with held(root / "_build" / profile, say):
         lines = Progress(say, terminal, seconds_before(root, profile, planned))
-        Run(root, profile, planned, selected if force else (), jobs or side_by_side(profile), lines).all()
+        at_once = jobs or default_jobs(profile, planned)
+        Run(root, profile, planned, selected if force else (), at_once, lines).all()
 
 
 class Run:

@@ -7,7 +7,8 @@ otherwise   a folder or hub id with safetensors weights, or a GGUF file, dequant
 
 A student as small as the embedded one computes on one thread, whatever the environment says: two are hardly
 faster, their sums run in another order, and where a core is busy they wait for each other (37 times slower).
-Loading a larger one gives PyTorch its threads back: those of the machine, or as many as OMP_NUM_THREADS says.
+A larger one computes on as many as there are cores, or as NEGDISTILL_THREADS says: the runner shares the
+cores among the chapters that run side by side.
 
 What a student says of itself is read here, once: how long its texts may be, and which tokens end them.
 """
@@ -44,9 +45,10 @@ from transformers.utils import logging
 
 from negdistill.checks import check_choice
 from negdistill.data import arithmetic_text
+from negdistill.runs.folder import machine
 from negdistill.training import student_files
 
-THREADS = torch.get_num_threads()  # that PyTorch took when it was imported
+THREADS = "NEGDISTILL_THREADS"  # of a student that is not small; the cores where it is not set
 SMALL = 10_000_000  # parameters, below which one thread computes
 QUANTIZED = {
     "8bit": {"load_in_8bit": True},
@@ -230,5 +232,8 @@ def _without_bar() -> Iterator[None]:
 
 def _on_threads(model: PreTrainedModel) -> PreTrainedModel:
     """The model, and from here on as many threads as it can use."""
-    torch.set_num_threads(1 if model.num_parameters() < SMALL else THREADS)
+    wanted = os.environ.get(THREADS) or str(machine()["cores"])
+    if not (wanted.isdecimal() and int(wanted)):
+        raise ValueError(f"{THREADS} must be a whole number of at least 1, or not set; got {wanted!r}")
+    torch.set_num_threads(1 if model.num_parameters() < SMALL else int(wanted))
     return model

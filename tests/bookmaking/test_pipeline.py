@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -16,8 +17,9 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from negdistill.bookmaking import pipeline
 from negdistill.bookmaking.pipeline import run, status
-from negdistill.bookmaking.planning import Failure
+from negdistill.bookmaking.planning import Failure, plan
 from negdistill.runs.folder import Manifest, RunFolder
 
 ONE = ["00_one"]
@@ -309,6 +311,19 @@ def test_kernels_beside_others_have_one_thread_and_see_absolute_folders(root, mo
     nbformat.write(notebook("One", "n = 1", code), root / "notebooks" / "00_one.ipynb")
     runs(root, only=["00"], jobs=jobs)
     assert text(executed(root, "00_one")) == f"{threads} {root / 'some/data'}\n"
+
+
+def test_cores_are_shared_and_a_student_that_needs_them_runs_alone(root, monkeypatch):
+    monkeypatch.setattr(pipeline, "machine", lambda: {"cores": 6, "gpu": None})
+    assert [pipeline.surroundings("quick", jobs)["NEGDISTILL_THREADS"] for jobs in (1, 2, 9)] == [
+        "6",
+        "3",
+        "1",
+    ]
+    planned = plan(root, "quick")
+    assert pipeline.default_jobs("quick", planned) == 6
+    large = replace(planned[0], parameters={"student": "smollm2-135m"})
+    assert pipeline.default_jobs("quick", [*planned, large]) == 1
 
 
 def test_a_terminal_shows_where_each_notebook_is(root):

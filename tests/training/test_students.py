@@ -144,7 +144,9 @@ def test_other_architectures_load_from_a_folder(architecture, tmp_path):
 
 
 def test_threads_are_those_of_the_student(tmp_path, monkeypatch):
-    monkeypatch.setattr(students, "THREADS", 3)
+    monkeypatch.setattr(students, "machine", lambda: {"cores": 3})
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("NEGDISTILL_THREADS", raising=False)
     before = torch.get_num_threads()
     tokenizer().save_pretrained(tmp_path)
     size = {"hidden_size": 256, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 4}
@@ -155,8 +157,14 @@ def test_threads_are_those_of_the_student(tmp_path, monkeypatch):
     for load in (load_student, lambda: load_student(str(tmp_path), device="cpu"), new_student):
         load()
         seen.append(torch.get_num_threads())
+    monkeypatch.setenv("NEGDISTILL_THREADS", "2")
+    load_student(str(tmp_path), device="cpu")
+    seen.append(torch.get_num_threads())
+    monkeypatch.setenv("NEGDISTILL_THREADS", "many")
+    with pytest.raises(ValueError, match="NEGDISTILL_THREADS must be a whole number of at least 1.*'many'"):
+        load_student(str(tmp_path), device="cpu")
     torch.set_num_threads(before)
-    assert seen == [1, 3, 1]
+    assert seen == [1, 3, 1, 2]
 
 
 def test_the_environment_does_not_decide_for_the_embedded_student():
