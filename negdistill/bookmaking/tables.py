@@ -153,11 +153,23 @@ def curve(path: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def best_lr(path: pd.DataFrame, split: str = "valid") -> float:
-    """The learning rate whose best checkpoints are best on a split, in the mean over methods and seeds."""
+def best_rates(path: pd.DataFrame, split: str = "valid") -> pd.Series:
+    """The learning rate of each method whose best checkpoint is best on a split, in the mean over seeds.
+
+    Of equal ones the smallest.
+    """
     table = points(path)
     check_choice("split", split, path["split"].unique())
-    return float(table.groupby([*RUN, "lr"])[split].max().groupby("lr").mean().idxmax())
+    best = table.groupby([*RUN, "lr"])[split].max().groupby(["method", "lr"]).mean().reset_index()
+    best = best.sort_values([split, "lr"], ascending=[False, True]).drop_duplicates("method")
+    return best.set_index("method")["lr"].reindex(table["method"].unique())
+
+
+def end_point(path: pd.DataFrame, test: str = "test") -> pd.DataFrame:
+    """Predictions on `test` at the last checkpoint of every method and seed, ready for `method_table`."""
+    check_choice("test", test, path["split"].unique())
+    last = path.groupby(RUN)["steps"].transform("max") == path["steps"]
+    return path[last & (path["split"] == test)]
 
 
 def best_point(path: pd.DataFrame, valid: str = "valid", test: str = "test") -> pd.DataFrame:
@@ -170,9 +182,7 @@ def best_point(path: pd.DataFrame, valid: str = "valid", test: str = "test") -> 
     for name, split in (("valid", valid), ("test", test)):
         check_choice(name, split, path["split"].unique())
     if table.groupby(RUN)["lr"].nunique().max() > 1:
-        raise ValueError(
-            "path must hold one learning rate per run; select one with path[path.lr == best_lr(path)]"
-        )
+        raise ValueError("path must hold one learning rate per run; select one with path[path.lr == ...]")
     best = table.loc[table.sort_values("steps").groupby(RUN)[valid].idxmax(), [*RUN, "epoch"]]
     return path[path["split"] == test].merge(best, on=[*RUN, "epoch"])
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,9 +25,11 @@ from negdistill.inference.sample import sample
 from negdistill.runs.digests import digest_json
 from negdistill.training.batching import Encoded, encode_prompts, pad_id
 from negdistill.training.dataset import TrainingSet
-from negdistill.training.fit import adapted
+from negdistill.training.fit import adapted, epoch_steps, fit
 from negdistill.training.fits import Fit
+from negdistill.training.method_table import find_method, trainings
 from negdistill.training.reference import log_probs
+from negdistill.training.settings import Settings
 from negdistill.training.students import context_length
 
 if TYPE_CHECKING:
@@ -137,10 +141,10 @@ def predictions(
     options  of `evaluate`: batch_size, max_new_tokens, extract, rule
     """
     frames = []
-    for fit in fits:
-        with adapted(student, fit) as trained:
-            frame = evaluate(trained, problems, preset=fit.preset, prefix=fit.prefix, **options)
-        frames.append(frame.assign(**fit.columns()))
+    for one in fits:
+        with adapted(student, one) as trained:
+            frame = evaluate(trained, problems, preset=one.preset, prefix=one.prefix, **options)
+        frames.append(frame.assign(**one.columns()))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -185,6 +189,41 @@ class Follow:
             return frame
         text = {name: self.options[name] for name in ("preset", "prefix") if name in self.options}
         return frame.merge(likelihoods(student, self.held, **text), how="left", on="problem_id")
+
+
+def fit_followed(
+    method: str,
+    student: Student,
+    data: TrainingSet,
+    config: Settings,
+    out_dir: str | Path,
+    sets: Mapping[str, Sequence[Problem]],
+    options: Mapping[str, object],
+    points: int = 3,
+    held: TrainingSet | None = None,
+    start: Fit | None = None,
+) -> Fit:
+    """`fit` under max_steps, followed at about `points` points of the method's own training and at its end.
+
+    sets, options, held  of `Follow`; the method's prefix joins the options
+    start                of `fit`
+
+    A method without a training of its own is fitted and not followed. ValueError where max_steps is not set;
+    else as `fit`.
+    """
+    row = find_method(method)
+    if not row.data:
+        return fit(method, student, data, config, out_dir, start=start)
+    if config.train.max_steps is None:
+        raise ValueError("config must have max_steps, the budget that is followed; got None")
+    given = (start,) if start is not None and start.method in row.uses else ()
+    left = config.train.max_steps - sum(one.total_steps for one in given)
+    count = trainings(method, [one.method for one in given])
+    own = left - left // count * (count - 1)
+    epochs = ceil(own / epoch_steps(method, student, data, config))
+    asked = {**options, "prefix": row.prefix} if row.prefix else options
+    follow = Follow(sets, max(1, epochs // points), asked, epochs, held)
+    return fit(method, student, data, config, out_dir, on_epoch=follow, start=start)
 
 
 def _named(function: Callable) -> str:

@@ -7,9 +7,10 @@ import pytest
 from negdistill.bookmaking import tables
 from negdistill.bookmaking.tables import (
     accuracy_table,
-    best_lr,
     best_point,
+    best_rates,
     curve,
+    end_point,
     method_table,
     percent,
     percents,
@@ -190,13 +191,25 @@ def test_best_learning_rate():
         [path_of("CoT KD", 0, 0.2, [(1, 10, 100, 4, 0)]), path_of("NAT", 0, 0.2, [(1, 10, 100, 4, 0)])]
     )
     both = pd.concat([PATH, other])
-    # 0.1: best on valid 3, 4, 4, 2 of 4; 0.2: 4, 4
-    assert best_lr(both) == 0.2 and best_lr(both, split="test") == 0.1
+    # CoT KD 0.1: best on valid 3 and 4 of 4, 0.2: 4; NAT 0.1: 4 and 2, 0.2: 4
+    assert best_rates(both).to_dict() == {"CoT KD": 0.2, "NAT": 0.2}
+    assert best_rates(both, split="test").to_dict() == {"CoT KD": 0.1, "NAT": 0.1}
+    assert best_rates(pd.concat([other, other.assign(lr=0.3)])).to_dict() == {"CoT KD": 0.2, "NAT": 0.2}
     with pytest.raises(
         ValueError, match=r"path must hold one learning rate per run; select one with path\[path.lr"
     ):
         best_point(both)
     assert right(best_point(both[both["lr"] == 0.1])) == right(best_point(PATH))
+
+
+def test_the_end_of_a_path_is_its_last_checkpoint_of_every_run():
+    found = end_point(PATH)
+    last = PATH[PATH["split"] == "test"].groupby(["method", "seed"])["epoch"].max()
+    assert found.groupby(["method", "seed"])["epoch"].unique().map(list).to_dict() == {
+        key: [epoch] for key, epoch in last.items()
+    }
+    with pytest.raises(ValueError, match="test must be one of 'valid', 'test'; got 'dev'"):
+        end_point(PATH, "dev")
 
 
 def test_curve_is_accuracy_against_training():
@@ -218,7 +231,7 @@ def test_bad_paths_are_refused():
     with pytest.raises(ValueError, match="split must be one of 'valid', 'test'; got 'dev'"):
         curve(PATH, "dev")
     with pytest.raises(ValueError, match="split must be one of 'valid', 'test'; got 'dev'"):
-        best_lr(PATH, "dev")
+        best_rates(PATH, "dev")
 
 
 # --- published ----------------------------------------------------------------------------------------

@@ -12,7 +12,14 @@ from negdistill.data import arithmetic, arithmetic_text
 from negdistill.data.prompts import format_prompt
 from negdistill.data.records import Problem, Rationale
 from negdistill.data.tasks import load_task
-from negdistill.inference.evaluate import Follow, evaluate, likelihoods, predictions, rationale_log_probs
+from negdistill.inference.evaluate import (
+    Follow,
+    evaluate,
+    fit_followed,
+    likelihoods,
+    predictions,
+    rationale_log_probs,
+)
 from negdistill.inference.panel import sampled
 from negdistill.inference.sample import sample
 from negdistill.method.nat import attach, detach, view
@@ -368,3 +375,18 @@ def test_every_end_of_the_generation_settings_ends_an_answer(student):
     said = [ids[: ids.index(turn)] if turn in ids else ids for ids in free]
     assert said[0] == free[0][: len(said[0])] != free[0]
     assert cut["text"].tolist() == [TOKENIZER.decode(ids, skip_special_tokens=True).rstrip() for ids in said]
+
+
+def test_a_fit_is_followed_to_its_end_whatever_it_uses(student, tmp_path):
+    problems = arithmetic.generate("train", 8, seed=0)
+    data = training_set(problems, arithmetic.teach(problems, n=4))
+    config = settings(max_steps=12, batch_size=4, progress=False)
+    start = fit("CoT KD", student, data, settings(max_steps=6, batch_size=4, progress=False), tmp_path)
+    asked, options = {"valid": PROBLEMS[:2]}, {"max_new_tokens": 4}
+    for name in ("MIX", "Negatives first", "CoT KD, continued", "NAT"):
+        made = fit_followed(name, student, data, config, tmp_path, asked, options, 2, start=start)
+        assert made.total_steps == 12 and made.trajectory["steps"].max() == 12, name
+        assert 1 <= made.trajectory["steps"].nunique() <= 4
+    assert fit_followed("Merge", student, data, config, tmp_path, asked, options).trajectory is None
+    with pytest.raises(ValueError, match="config must have max_steps, the budget that is followed"):
+        fit_followed("MIX", student, data, settings(epochs=1), tmp_path, asked, options)
