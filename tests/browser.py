@@ -25,6 +25,12 @@ QUIET = (
     "--disable-component-update --disable-sync --disable-dev-shm-usage --hide-scrollbars --no-proxy-server"
 ).split()
 PATIENCE = 60  # seconds for one reply
+FOLLOWED = """new Promise(done => {
+    const end = performance.now() + 2000, seen = document.documentElement.dataset;
+    const over = () => seen.theme === "THEME" || performance.now() > end;
+    const look = () => over() ? done(seen.theme) : setTimeout(look, 5);
+    look();
+})"""  # a page hears of a change of theme some time after it
 
 
 def executable() -> str | None:
@@ -152,3 +158,21 @@ def browser(profile: Path) -> Iterator[Browser]:
         yield one
     finally:
         one.close()
+
+
+def complaints(events: list[tuple[str, dict]], address: str) -> list[str]:
+    """What a browser said against a page, and what it asked others for."""
+    found = []
+    for method, params in events:
+        if method == "Network.requestWillBeSent":
+            url = params["request"]["url"]
+            found += [] if url.startswith((address, "data:", "blob:")) else [f"asked for {url}"]
+        elif method == "Network.responseReceived" and params["response"]["status"] >= 400:
+            found.append(f"{params['response']['status']} for {params['response']['url']}")
+        elif method == "Runtime.exceptionThrown":
+            found.append(params["exceptionDetails"]["text"])
+        elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "assert"):
+            found.append(" ".join(str(part.get("value", "")) for part in params["args"]))
+        elif method == "Log.entryAdded" and params["entry"]["level"] == "error":
+            found.append(params["entry"]["text"])
+    return found

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -10,8 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 
 from negdistill.bookmaking import plots
+from negdistill.bookmaking.pages import render
 from negdistill.bookmaking.pipeline import ONE_THREAD
 from negdistill.data.tasks import load_task
 from negdistill.runs.digests import digest_file
@@ -21,6 +24,7 @@ from negdistill.training.method_table import METHODS
 os.environ.update(ONE_THREAD)  # processes that tests start inherit it
 torch.set_num_threads(1)
 
+ROOT = Path(__file__).parents[1]
 SLOW = (  # what takes longest, by name of file, in the order of its start where tests run side by side
     *("test_profiles.py", "05_baselines.ipynb", "test_site.py", "09_ablations.ipynb", "07_asc.ipynb"),
     *("test_fit.py", "test_loop.py", "08_generalization.ipynb", "test_pipeline.py", "test_evaluate.py"),
@@ -64,6 +68,16 @@ def data_dir() -> Path:
     if not folder:
         pytest.skip("needs the real data: set NEGDISTILL_DATA to its folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def html() -> Path:
+    """Folder of the rendered book, rendered now if anything changed; of several processes one does."""
+    if not Path(sys.executable).with_name("jupyter-book").exists():
+        pytest.skip("needs jupyter-book beside the Python that runs the tests")
+    (ROOT / "_build").mkdir(exist_ok=True)
+    with FileLock(ROOT / "_build" / "html.lock"):
+        return render(ROOT, "book")
 
 
 @pytest.fixture(scope="session")

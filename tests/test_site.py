@@ -5,7 +5,6 @@ the tools that render are not installed.
 """
 
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -13,7 +12,6 @@ from urllib.parse import unquote, urlsplit
 import browser
 import pytest
 
-from negdistill.bookmaking.pages import render
 from negdistill.bookmaking.planning import notebooks
 
 ROOT = Path(__file__).parents[1]
@@ -27,12 +25,6 @@ LOADING = {  # what a browser fetches without being asked
     "image": "href",
 }
 LOADED = ("stylesheet", "icon", "shortcut", "preload", "prefetch", "preconnect", "dns-prefetch", "manifest")
-FOLLOWED = """new Promise(done => {
-    const end = performance.now() + 2000, seen = document.documentElement.dataset;
-    const over = () => seen.theme === "THEME" || performance.now() > end;
-    const look = () => over() ? done(seen.theme) : setTimeout(look, 5);
-    look();
-})"""  # a page hears of a change of theme some time after it
 
 
 class Page(HTMLParser):
@@ -69,14 +61,6 @@ class Page(HTMLParser):
         self.loads += re.findall(r"url\(['\"]?([^'\")]+)", attributes.get("style") or "")
         if tag == "img":
             self.pictures.append(attributes)
-
-
-@pytest.fixture(scope="session")
-def html():
-    """Folder of the rendered book, rendered now if anything changed."""
-    if not Path(sys.executable).with_name("jupyter-book").exists():
-        pytest.skip("needs jupyter-book beside the Python that runs the tests")
-    return render(ROOT, "book")
 
 
 @pytest.fixture(scope="session")
@@ -182,24 +166,6 @@ def test_every_page_outside_the_reference_has_a_card(html, site):
 # --- browser ------------------------------------------------------------------------------------------
 
 
-def complaints(events, address):
-    """What a browser said against a page, and what it asked others for."""
-    found = []
-    for method, params in events:
-        if method == "Network.requestWillBeSent":
-            url = params["request"]["url"]
-            found += [] if url.startswith((address, "data:", "blob:")) else [f"asked for {url}"]
-        elif method == "Network.responseReceived" and params["response"]["status"] >= 400:
-            found.append(f"{params['response']['status']} for {params['response']['url']}")
-        elif method == "Runtime.exceptionThrown":
-            found.append(params["exceptionDetails"]["text"])
-        elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "assert"):
-            found.append(" ".join(str(part.get("value", "")) for part in params["args"]))
-        elif method == "Log.entryAdded" and params["entry"]["level"] == "error":
-            found.append(params["entry"]["text"])
-    return found
-
-
 def test_every_page_fits_desktop_and_phone_in_light_and_dark(html, site, tmp_path):
     if browser.executable() is None:
         pytest.skip(f"needs a Chromium on the PATH: {', '.join(browser.NAMES)}")
@@ -207,11 +173,11 @@ def test_every_page_fits_desktop_and_phone_in_light_and_dark(html, site, tmp_pat
     with browser.served(html) as address, browser.browser(tmp_path / "profile") as window:
         for name in sorted(set(site) - {"index.html"}):  # that one leads on at once
             events = window.open(f"{address}/{name}")
-            wrong += [f"{name}: {text}" for text in complaints(events, address)]
+            wrong += [f"{name}: {text}" for text in browser.complaints(events, address)]
             for theme, width in looks:
                 window.theme(theme)
                 window.resize(width)
-                shown = window.run(FOLLOWED.replace("THEME", theme))
+                shown = window.run(browser.FOLLOWED.replace("THEME", theme))
                 wrong += [] if shown == theme else [f"{name}: {shown} for who wants {theme}"]
                 beyond = window.run("document.documentElement.scrollWidth - innerWidth")
                 wrong += [f"{name}: {beyond} px too wide for {width}, {theme}"] if beyond > 0 else []
@@ -227,7 +193,7 @@ def test_the_browser_run_would_see_what_is_wrong(tmp_path):
     )
     (tmp_path / "index.html").write_text(f"<!doctype html><title>t</title><body>{body}")
     with browser.served(tmp_path) as address, browser.browser(tmp_path / "profile") as window:
-        found = complaints(window.open(f"{address}/index.html"), address)
+        found = browser.complaints(window.open(f"{address}/index.html"), address)
         window.resize(390)
         assert window.run("document.documentElement.scrollWidth") > 390
     assert any(text.startswith("404 for") for text in found) and any("Uncaught" in text for text in found)
