@@ -106,7 +106,7 @@ def answered(tmp_path_factory) -> Path:
             *(
                 rows(taught, teacher=t, budget=budget, questions=n)
                 for t in ("weak", "strong")
-                for budget, n in (("equal tokens", 70), ("best point", 70), ("equal steps", 35))
+                for budget, n in (("as in the paper", 70), ("best point", 70), ("best point", 35))
             ),
         ],
         "nce": [rows(["CoT KD", "NAT", *(name for name, row in METHODS.items() if row.beta_mode)])],

@@ -16,10 +16,12 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+from negdistill.bookmaking.claims_plan import read_plan
 from negdistill.bookmaking.damage import is_run
 from negdistill.bookmaking.planning import known_parameters, notebooks, plan
 
 ROOT = Path(__file__).parents[1]
+WAITING = read_plan(ROOT / "book" / "plan.yml").waiting  # executed before their notebooks changed
 SOURCES = notebooks(ROOT / "notebooks")
 EXECUTED = notebooks(ROOT / "book" / "executed")
 PACKAGE = {
@@ -128,7 +130,9 @@ def test_profiles_fit_the_notebooks(profile):
 def test_cells_are_short_python_that_calls_the_package(path):
     lengths = []
     for cell in code(read(path)):
-        lengths.append(len(cell.source.splitlines()))
+        lengths.append(
+            len(cell.source.splitlines()) - ("parameters" in tags(cell))
+        )  # a line for each of these
         assert not re.search(r"^\s*[%!]", cell.source, re.MULTILINE), "no magics, no shell"
         defined = {
             n.name for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.FunctionDef | ast.ClassDef)
@@ -163,7 +167,8 @@ def test_results_carry_their_provenance(path):
     assert manifest.seconds > 0 and {"cpu", "cores", "gpu"} == set(manifest.machine) - {"peak_mib"}
     assert manifest.machine.get("peak_mib", 1) > 0  # runs from before it was recorded lack it
     assert {"python", "torch", "negdistill"} <= set(manifest.versions)
-    assert set(manifest.parameters) == set(known_parameters(ROOT / "notebooks" / path.name))
+    if read(path).metadata.negdistill.get("predictions") not in WAITING:
+        assert set(manifest.parameters) == set(known_parameters(ROOT / "notebooks" / path.name))
 
 
 def test_nbval_sees_one_changed_number_and_a_new_warning(tmp_path):

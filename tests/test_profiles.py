@@ -5,6 +5,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from negdistill.bookmaking import pipeline
+from negdistill.bookmaking.estimate import work
 from negdistill.bookmaking.planning import find_root, plan, read
 from negdistill.data.formats import write_records
 from negdistill.data.records import Rationale
@@ -12,6 +13,7 @@ from negdistill.data.sources import TDG, load_rationales
 from negdistill.data.tasks import load_task
 from negdistill.runs.folder import RunFolder
 from negdistill.training.batching import real_text_tokenizer
+from negdistill.training.settings import settings
 
 SMALL = {
     "questions": 40,  # with 8 rationales each
@@ -21,12 +23,13 @@ SMALL = {
     "valid_questions": 4,
     "read_questions": 3,
     "answer_tokens": 6,
-    "rates": [0.0003],
+    "rate": 0.0003,
+    "tries": 1,
+    "points": 1,
     "path_epochs": 1,
-    "every": 1,
     "fewer_questions": [20],
     "methods": ["Fine-tune", "CoT KD", "MIX", "NAT", "NAT, empty branch"],
-    "compared": ["CoT KD", "NAT", "NAT, empty branch"],
+    "deciding": ["CoT KD", "NAT", "NAT, empty branch"],
     "rows": ["KD", "NCE"],
     "enlarged": ["NCE"],
     "own_samples": 1,
@@ -89,6 +92,18 @@ def run_some(root, profile, numbers, **more):
         run = RunFolder.open(run_dir)
         assert executed.metadata.negdistill.manifest.artifacts == run.manifest.artifacts
         assert run.manifest.artifacts and all(run.path(artifact) for artifact in run.manifest.artifacts)
+        check_work(root, profile, name, given)
+
+
+def check_work(root, profile, name, given):
+    """A chapter takes about as many steps as its metadata declares: an epoch is counted as half of all rows."""
+    (job,) = [job for job in plan(root, profile, overrides=given) if job.name == name]
+    changed = {"batch_size": given["batch_size"], **given["changes"]}
+    config = settings(job.parameters["recipe"], **changed).train
+    declared = work(job, config.batch_size * config.gradient_accumulation_steps).steps
+    histories = root.glob(f"runs/{name}/**/history.csv")
+    taken = sum(len(path.read_text().splitlines()) - 1 for path in histories)
+    assert declared / 1.6 <= taken <= declared * 1.6, (name, declared, taken)
 
 
 def test_the_paper(student, clone, data_dir, monkeypatch):

@@ -211,7 +211,7 @@ def check(job: Job) -> None:
     if "recipe" in p:
         settings(p["recipe"], **p["changes"])
         load_task(p["task"], p["grading"])
-    for name in ("methods", "compared", "rows", "enlarged", "students", "voters"):
+    for name in ("methods", "deciding", "rows", "enlarged", "students", "voters"):
         for method in p.get(name, []):
             check_choice(f"{name} of {job.name}", method, METHODS)
     for loss in [*p.get("losses", []), *([p["loss"]] if "loss" in p else [])]:

@@ -27,7 +27,8 @@ from negdistill.runs.digests import digest_json
 from negdistill.runs.files import atomic_path, atomic_write_text
 from negdistill.stats import paired
 
-STEPS, TOKENS, BEST, EMPTY = "equal steps", "equal tokens", "best point", "NAT, empty branch"
+BUDGETS = STEPS, _, BEST = ("equal steps", "as in the paper", "best point")
+EMPTY = "NAT, empty branch"
 
 
 def uses(folder: str | Path, plan: Plan) -> pd.DataFrame:
@@ -55,9 +56,11 @@ def conditions(folder: str | Path) -> pd.DataFrame:
     """
     frame, rows = predictions(folder, "methods"), []
     most = frame["questions"].max()
-    parts = {("budget", budget): {"budget": budget, "questions": most} for budget in (STEPS, TOKENS, BEST)}
-    for n in sorted(frame["questions"].unique()):
-        parts["questions", f"{n} questions"] = {"budget": STEPS, "questions": n}
+    there = [budget for budget in BUDGETS if (frame["budget"] == budget).any()]
+    parts = {("budget", budget): {"budget": budget, "questions": most} for budget in there}
+    for n, part in frame.groupby("questions"):
+        at = BEST if (part["budget"] == BEST).any() else STEPS
+        parts["questions", f"{n} questions"] = {"budget": at, "questions": n}
     for teacher in TEACHERS:
         for (kind, name), where in parts.items():
             part = select(frame, {"teacher": teacher, **where})

@@ -24,7 +24,9 @@ PLAN = Path(__file__).parents[2] / "book" / "plan.yml"
 
 
 def test_uses_compare_with_the_same_student_without_wrong_answers(answered):
-    frame = pd.read_parquet(answered / "chapter_methods.parquet").query("budget == 'best point'")
+    frame = pd.read_parquet(answered / "chapter_methods.parquet").query(
+        "budget == 'best point' and questions == 70"
+    )
     found = uses(answered, read_plan(PLAN)).set_index(["method", "teacher"])
     rate = frame.groupby(["teacher", "method"])["correct"].mean()
     for teacher in ("weak", "strong"):
@@ -39,7 +41,7 @@ def test_conditions_hold_every_budget_size_level_and_ablation(answered):
     assert frame["kind"].unique().tolist() == ["budget", "questions", "level", "ablation"]
     level = {problem.id: problem.level for problem in load_task("arithmetic").questions("test", 35, 0)}
     answers = pd.read_parquet(answered / "chapter_methods.parquet").query(
-        "teacher == 'strong' and budget == 'best point'"
+        "teacher == 'strong' and budget == 'best point' and questions == 70"
     )
     hard = answers[answers["problem_id"].map(level) == 5].groupby("method")["correct"].mean()
     rows = frame.set_index(["condition", "teacher", "against"])["difference"]
