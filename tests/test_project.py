@@ -243,7 +243,7 @@ def foreign(folder: Path) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("negdistill", ["notebooks", "book", "real"]), ("tests", ["notebooks", "real", "test"])],
+    [("negdistill", ["notebooks", "book", "real"]), ("tests", ["notebooks", "book", "real", "test"])],
 )
 def test_imports_are_declared(folder, extras):
     declared = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}

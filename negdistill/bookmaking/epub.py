@@ -30,6 +30,7 @@ KEPT = (  # of the extensions in _config.yml
 PLAINER = (  # what docutils does not know, or reads otherwise than TeX
     (r"\\[bB]igg?[lr]?(?![a-zA-Z])", ""),
     (r"\\dots(?![a-zA-Z])", r"\\ldots"),
+    (r"\\operatorname\*", r"\\operatorname"),
     (r"\\[td]?frac(\d)(\d)", r"\\frac{\1}{\2}"),
     (r"\\[td]?frac(\d)", r"\\frac{\1}"),
 )

@@ -78,6 +78,7 @@ def test_a_warning_ends_it(root, capfd):
         (r"\frac1{|r|} \sum", r"\frac{1}{|r|} \sum"),
         (r"\frac{a}{b}\ \tfrac{1}{3}", r"\frac{a}{b}\ \tfrac{1}{3}"),
         (r"\bigl( x \Bigr)", r"( x )"),
+        (r"\operatorname*{arg\,max}_y", r"\operatorname{arg\,max}_y"),
         (r"\bigoplus a \dots b \dotsb", r"\bigoplus a \ldots b \dotsb"),
     ],
 )
