@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import browser
 import pytest
 
+from negdistill.bookmaking.moved import MOVED
 from negdistill.bookmaking.planning import notebooks
 
 ROOT = Path(__file__).parents[1]
@@ -65,10 +66,12 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="session")
 def site(html):
-    """Every page by its path below the site."""
+    """Every page by its path below the site; those that only lead on left out."""
     paths = [path.relative_to(html) for path in sorted(html.rglob("*.html"))]
     return {
-        path.as_posix(): Page((html / path).read_text("utf-8")) for path in paths if path.parts[0] not in OWN
+        path.as_posix(): Page((html / path).read_text("utf-8"))
+        for path in paths
+        if path.parts[0] not in OWN and path.as_posix() not in MOVED
     }
 
 

@@ -33,6 +33,7 @@ import pandas as pd
 from negdistill import PUBLIC
 from negdistill.bookmaking import evidence, reference
 from negdistill.bookmaking.claims_page import plan_page
+from negdistill.bookmaking.moved import MOVED, lead_on
 from negdistill.bookmaking.planning import Failure, executed_folder, notebooks, profiles
 from negdistill.checks import check_choice
 from negdistill.runs.digests import digest_file, digest_json, digest_tree
@@ -63,6 +64,11 @@ def stage(root: Path, profile: str, folder: Path) -> None:
         raise FileNotFoundError(
             f"no executed notebooks in {executed_folder(root, profile)}; "
             f"make them with `python -m negdistill run --profile {profile}`"
+        )
+    if lost := sorted({one.name for one in notebooks(root / "notebooks")} - {one.name for one in executed}):
+        raise FileNotFoundError(
+            f"the pages need every chapter; profile {profile} has not run {', '.join(lost)}: run them, or "
+            f"open those that were run, in {executed[0].parent}, with Jupyter"
         )
     remove(folder)
     shutil.copytree(root / "book", folder / "book", ignore=shutil.ignore_patterns("executed", ".*"))
@@ -268,7 +274,7 @@ def render(root: Path, profile: str, say: Callable[[str], None] = lambda line: N
     build = root / "_build" if profile == "book" else root / "_build" / profile
     source, html, work, stamp = (build / name for name in ("src", "html", "render", "html.sha256"))
     stage(root, profile, source)
-    digest = digest_json([digest_tree(source), digest_file(root / "constraints.txt")])
+    digest = digest_json([digest_tree(source), digest_file(root / "constraints.txt"), dict(MOVED)])
     if html.is_dir() and stamp.is_file() and stamp.read_text("utf-8") == digest:
         say(f"pages: up to date in {html}")
         return html
@@ -281,6 +287,7 @@ def render(root: Path, profile: str, say: Callable[[str], None] = lambda line: N
     if subprocess.run([*command, *strict], **quiet, check=False).returncode:
         raise Failure("the pages did not render; the warnings above say where")
     launch_sources(work / "_build" / "html")
+    lead_on(work / "_build" / "html")
     remove(html)
     os.replace(work / "_build" / "html", html)
     remove(work)

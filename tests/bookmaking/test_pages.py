@@ -228,3 +228,12 @@ def test_durations_and_machines_are_short():
     assert [duration(seconds) for seconds in (0.4, 59, 60, 3600)] == ["0 s", "59 s", "1.0 min", "60.0 min"]
     assert hardware({"cpu": "arm64", "cores": 1, "gpu": "H100"}) == "arm64, 1 core, H100"
     assert hardware({}) == ""
+
+
+def test_a_profile_that_lacks_chapters_is_not_rendered(root):
+    for name in ("00_one", "01_two"):
+        write_notebook(root / f"notebooks/{name}.ipynb")
+    with pytest.raises(
+        FileNotFoundError, match=r"need every chapter; profile quick has not run 01_two\.ipynb"
+    ):
+        render(root, "quick")
