@@ -25,11 +25,11 @@ _BEFORE = re.compile(  # not (A), over (A), ruled out options (A) and (B)
     r"(?:n['’]t|\b(?:not|nor|neither|never|without|rather than|instead of|unlike|except|than|over|cannot"
     r"|rul\w+ out|eliminat\w+|exclud\w+|reject\w*|discard\w*|dismiss\w*|prefer\w* \S+ to))"
     r"(?: be)?(?: both| either)?(?: the)?(?: options?| choices?| answers?)?"
-    rf"(?:\s*{_OTHER},? (?:and|n?or))*\s*\Z",
+    rf"(?:\s*{_OTHER},? (?:and|n?or)){{0,9}}\s*\Z",
     re.IGNORECASE,
 )
 _AFTER = re.compile(  # (A) is too small, A and B are wrong
-    rf"[*_$}}]*(?:,?\s(?:(?:and|n?or) )?{_OTHER}[*_$}}]*)*\s+(?:\w+ly\s+)?"
+    rf"[*_$}}]*(?:,?\s(?:(?:and|n?or) )?{_OTHER}[*_$}}]*){{0,9}}\s+(?:\w+ly\s+)?"
     r"(?:(?:is|are|was|were|seems?|looks?|(?:would|must|can|could) be)\s+(?:(?:\w+ly|both|all|also|just)\s+)*"
     r"(?:too|wrong|false|incorrect|not|untrue|invalid|impossible|ruled|eliminated|excluded|out)\b"
     r"|\w+n['’]t\b|(?:cannot|(?:can|does|do|did) not|fails?)\b)"

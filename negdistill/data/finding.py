@@ -24,7 +24,8 @@ _THOUGHT = re.compile(  # <think>, [/THINK], <|end_of_thought|>, <|START_THINKIN
     r"|<\|channel\|>(?:(?P<final>final)|analysis|commentary)(?:<\|message\|>)?|(?P<bare>assistantfinal)",
     re.IGNORECASE,
 )
-_END_OF_TURN = re.compile(r"(?:\s*(?:<\|\w+\|>|</s>|<eos>|<end_of_turn>))+\s*\Z")
+_MARKED = ("<", "◁", "think]", "assistantfinal")  # what every one of them has, in small letters
+_END_OF_TURN = re.compile(r"(?:(?:<\|\w+\|>|</s>|<eos>|<end_of_turn>)\s*){1,9}\Z")
 _TAGGED = re.compile(r"<((?:final[_ ]?)?answer)>(.*?)(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # \{ and \} are tokens of their own, they open and close nothing
@@ -161,13 +162,15 @@ EXTRACT_RULES = {
 
 def _without_thoughts(text: str) -> str:
     """What follows the last end of reasoning, up to where more of it begins."""
+    if not any(mark in text.lower() for mark in _MARKED):
+        return text
     start, end = 0, None
     for mark in _THOUGHT.finditer(text):
         if mark["ends"] or mark["final"] or mark["bare"]:
             start, end = mark.end(), None
         elif end is None:
             end = mark.start()
-    return _END_OF_TURN.sub("", text[start:end])
+    return _END_OF_TURN.sub("", text[start:end].rstrip())
 
 
 def final_answer(text: str, rule: str = "boxed") -> str | None:

@@ -81,7 +81,7 @@ _ELLIPSIS = re.compile(r"\\[lcdv]?dots[a-z]?(?![A-Za-z])|\.\.\.")
 _DOTS = r" ?(?:\\l?dots|\.\.\.?)\Z"
 _UNENDING = re.compile(rf"(?<=\d\.\d\d)(\d*){_DOTS}")
 _PERIOD = re.compile(r"(?<=\d\.)(\d*)(?:\((\d+)\)|\\dot ?\{?(\d)\}?)\Z")
-_REPEATING = re.compile(rf"(?<=\d\.)(\d*?)(?:(\d{{1,5}}?)\2\2+|(\d{{6,}}?)\3+){_DOTS}")
+_REPEATING = re.compile(rf"(?<=\d\.)(\d{{0,20}}?)(?:(\d{{1,5}}?)\2\2+|(\d{{6,40}}?)\3+){_DOTS}")
 _RATIO = re.compile(r"\d ?: ?\d|\\colon")
 _PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
 _GAP = re.compile(r"(?<=[\d.]) (?=\d)")
