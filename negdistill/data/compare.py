@@ -44,6 +44,8 @@ def same_reading(one: Reading, other: Reading) -> bool | None:
         return False
     if one.value is not None and other.value is not None and not one.kind == other.kind == "ratio":
         return _same_number(one, other, size)
+    if {one.kind, other.kind} == {"number", "ratio"}:  # 101 for 101_2: a base left out, as any unit may be
+        return size == 1 and one.form.partition("_")[0] == other.form.partition("_")[0]
     if size != 1 or {"text", "ratio"} & {one.kind, other.kind}:
         return size == 1 and one.kind == other.kind and one.form == other.form
     if one.kind == other.kind == "list":
