@@ -13,8 +13,11 @@ def say(line: str) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from negdistill.bookmaking import pipeline, planning
+    from negdistill.checks import check_whole
 
     overrides = dict(map(planning.parse_parameter, options.parameter))
+    if options.jobs is not None:  # a dry run refuses it, too
+        check_whole("jobs", options.jobs, 1)
     if options.dry_run:
         jobs = planning.plan(planning.find_root(), options.profile, options.only, overrides)
         selected = planning.select([job.name for job in jobs], options.only)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections import deque
 
-from negdistill.checks import check_choice
+from negdistill.checks import check_choice, check_type
 from negdistill.data.choosing import SHORT, choice, spelt
 from negdistill.data.reading import read
 from negdistill.data.units import SCALE
@@ -183,8 +183,9 @@ def final_answer(text: str, rule: str = "boxed") -> str | None:
           with; the last number; a short text that is a number in words.
           "choice", "text": see above; a choice is returned as a capital letter.
 
-    Raises ValueError for an unknown rule, and nothing for any text.
+    Raises TypeError for what is no text, ValueError for an unknown rule, and nothing for any text.
     """
+    check_type("text", text, str, "a text")
     check_choice("rule", rule, EXTRACT_RULES)
     text = _without_thoughts(text)
     for find in EXTRACT_RULES[rule]:

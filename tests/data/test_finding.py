@@ -236,3 +236,9 @@ def test_text():
     assert final_answer("The answer is **Paris**.", "text") == "Paris"
     assert final_answer("Let me see.\nParis", "text") == "Paris"
     assert final_answer("<think>Rome</think>\nParis", "text") == "Paris"
+
+
+@pytest.mark.parametrize("text", [None, 5, ["5"], b"5"])
+def test_what_is_no_text_has_no_answer_to_find(text):
+    with pytest.raises(TypeError, match="text must be a text; got .*, a"):
+        final_answer(text)
