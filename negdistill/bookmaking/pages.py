@@ -33,6 +33,7 @@ import pandas as pd
 from negdistill import PUBLIC
 from negdistill.bookmaking import evidence, reference
 from negdistill.bookmaking.claims_page import plan_page
+from negdistill.bookmaking.finishing import launch_sources, name_toggles
 from negdistill.bookmaking.moved import MOVED, lead_on
 from negdistill.bookmaking.planning import Failure, executed_folder, notebooks, profiles
 from negdistill.checks import check_choice
@@ -40,7 +41,6 @@ from negdistill.runs.digests import digest_file, digest_json, digest_tree
 from negdistill.runs.files import atomic_path, atomic_write_text, remove
 from negdistill.runs.folder import Manifest
 
-LAUNCH = re.compile(r'(href="https://(?:mybinder\.org|colab\.research\.google\.com)/[^"]*?)book/executed/')
 MARK = re.compile(r"^<!-- generated: (.+?) -->$", re.MULTILINE)
 SHORT = 12  # hexadecimal digits of a digest that are shown
 SCALES = ("smoke", "quick", "book")
@@ -255,16 +255,6 @@ def refresh_costs(root: Path) -> Path:
     return path
 
 
-def launch_sources(html: Path) -> None:
-    """Let the launch buttons of a chapter open its source in notebooks/, which runs in seconds.
-
-    What is rendered is the executed notebook, whose parameters may take hours.
-    """
-    for page in html.glob("book/executed/*.html"):
-        text = page.read_text("utf-8")
-        atomic_write_text(page, LAUNCH.sub(r"\1notebooks/", text))
-
-
 # --- rendering ----------------------------------------------------------------------------------------
 
 
@@ -288,6 +278,7 @@ def render(root: Path, profile: str, say: Callable[[str], None] = lambda line: N
         raise Failure("the pages did not render; the warnings above say where")
     launch_sources(work / "_build" / "html")
     lead_on(work / "_build" / "html")
+    name_toggles(work / "_build" / "html")
     remove(html)
     os.replace(work / "_build" / "html", html)
     remove(work)
