@@ -31,7 +31,7 @@ import nbformat
 import pandas as pd
 
 from negdistill import PUBLIC
-from negdistill.bookmaking import evidence, reference
+from negdistill.bookmaking import reference, results
 from negdistill.bookmaking.claims_page import plan_page
 from negdistill.bookmaking.finishing import launch_sources, name_toggles
 from negdistill.bookmaking.moved import MOVED, lead_on
@@ -210,7 +210,7 @@ def seeds(made: Manifest) -> str:
 
 def result_tables(root: Path, runs: Sequence[Execution]) -> str:
     """All committed tables of results, with their files."""
-    return evidence.results_page(root / "book" / "tables", {run.name: run.title for run in runs})
+    return results.results_page(root / "book" / "tables", {run.name: run.title for run in runs})
 
 
 def cost_table(root: Path, runs: Sequence[Execution]) -> str:
