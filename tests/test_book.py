@@ -98,12 +98,14 @@ def test_links_to_the_repository_and_cards_have_its_address():
     assert settings["ogp_site_name"] == CONFIG["title"]
 
 
-def test_logo_icon_style_cards_and_bibliography_exist():
+def test_logo_icon_style_script_cards_and_bibliography_exist():
     (static,) = CONFIG["sphinx"]["config"]["html_static_path"]
     card = CONFIG["sphinx"]["config"]["ogp_social_cards"]
     (style,) = CONFIG["sphinx"]["config"]["html_css_files"]
+    (script,) = CONFIG["sphinx"]["config"]["html_js_files"]
     (references,) = CONFIG["bibtex_bibfiles"]
-    for name in (CONFIG["logo"], CONFIG["html"]["favicon"], f"{static}/{style}", references, card["image"]):
+    own = (f"{static}/{style}", f"{static}/{script}")
+    for name in (CONFIG["logo"], CONFIG["html"]["favicon"], *own, references, card["image"]):
         assert (ROOT / name).is_file(), name
 
 
