@@ -14,6 +14,7 @@ from negdistill.runs.files import atomic_write_text
 
 LAUNCH = re.compile(r'(href="https://(?:mybinder\.org|colab\.research\.google\.com)/[^"]*?)book/executed/')
 TOGGLE = re.compile(r'(<a class="[^"]*reference internal" href="[^"]*">([^<]*)</a><details[^>]*><summary)>')
+BUNDLE = re.compile(r"mathjax/([\w-]+\.js)")
 
 
 def launch_sources(html: Path) -> None:
@@ -27,6 +28,14 @@ def launch_sources(html: Path) -> None:
 def name_toggles(html: Path) -> None:
     """Say what an arrow of the sidebar opens, to who does not see beside which page it stands."""
     _replace(html.rglob("*.html"), TOGGLE, r'\1 aria-label="Pages below \2">')
+
+
+def drop_bundles(html: Path) -> None:
+    """Remove the bundles of MathJax, which overlap, that no page loads: a third of the site."""
+    loaded = {name for page in html.rglob("*.html") for name in BUNDLE.findall(page.read_text("utf-8"))}
+    for path in (html / "_static" / "mathjax").glob("*-*.js"):
+        if path.name not in loaded:
+            path.unlink()
 
 
 def _replace(pages: Iterable[Path], pattern: re.Pattern[str], by: str) -> None:

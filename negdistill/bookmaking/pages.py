@@ -33,7 +33,7 @@ import pandas as pd
 from negdistill import PUBLIC
 from negdistill.bookmaking import reference, results
 from negdistill.bookmaking.claims_page import plan_page
-from negdistill.bookmaking.finishing import launch_sources, name_toggles
+from negdistill.bookmaking.finishing import drop_bundles, launch_sources, name_toggles
 from negdistill.bookmaking.moved import MOVED, lead_on
 from negdistill.bookmaking.planning import Failure, executed_folder, notebooks, profiles
 from negdistill.checks import check_choice
@@ -276,9 +276,8 @@ def render(root: Path, profile: str, say: Callable[[str], None] = lambda line: N
     quiet = {"stdout": subprocess.DEVNULL, "start_new_session": True}  # warnings: stderr; interrupts: here
     if subprocess.run([*command, *strict], **quiet, check=False).returncode:
         raise Failure("the pages did not render; the warnings above say where")
-    launch_sources(work / "_build" / "html")
-    lead_on(work / "_build" / "html")
-    name_toggles(work / "_build" / "html")
+    for finish in (launch_sources, lead_on, name_toggles, drop_bundles):
+        finish(work / "_build" / "html")
     remove(html)
     os.replace(work / "_build" / "html", html)
     remove(work)

@@ -2,7 +2,7 @@
 
 import re
 
-from negdistill.bookmaking.finishing import launch_sources, name_toggles
+from negdistill.bookmaking.finishing import drop_bundles, launch_sources, name_toggles
 
 
 def test_launch_buttons_open_the_source(tmp_path):
@@ -36,3 +36,13 @@ def test_an_arrow_of_the_sidebar_has_the_name_of_its_page(tmp_path):
         f'{inside[1]}<details open="open">{named}{arrow}</details>'
         "<details><summary>A dropdown</summary></details>"
     )
+
+
+def test_bundles_that_no_page_loads_are_dropped(tmp_path):
+    folder = tmp_path / "_static" / "mathjax"
+    folder.mkdir(parents=True)
+    for name in ("tex-chtml.js", "tex-chtml-full.js", "mml-svg.js", "core.js"):
+        (folder / name).touch()
+    (tmp_path / "index.html").write_text('<script defer src="_static/mathjax/tex-chtml.js"></script>')
+    drop_bundles(tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == ["core.js", "tex-chtml.js"]
