@@ -139,6 +139,10 @@ def test_nothing_is_loaded_from_elsewhere(html, site):
     assert not outside
 
 
+def test_the_site_is_small_enough_to_be_copied_around(html):
+    assert sum(path.stat().st_size for path in html.rglob("*") if path.is_file()) < 40e6
+
+
 def test_every_page_has_what_a_reader_expects(site):
     for name, page in site.items():
         if not name.startswith("book/"):

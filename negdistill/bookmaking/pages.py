@@ -31,8 +31,9 @@ import nbformat
 import pandas as pd
 
 from negdistill import PUBLIC
-from negdistill.bookmaking import evidence, reference
+from negdistill.bookmaking import reference, results
 from negdistill.bookmaking.claims_page import plan_page
+from negdistill.bookmaking.finishing import drop_bundles, launch_sources, name_toggles
 from negdistill.bookmaking.moved import MOVED, lead_on
 from negdistill.bookmaking.planning import Failure, executed_folder, notebooks, profiles
 from negdistill.checks import check_choice
@@ -40,7 +41,6 @@ from negdistill.runs.digests import digest_file, digest_json, digest_tree
 from negdistill.runs.files import atomic_path, atomic_write_text, remove
 from negdistill.runs.folder import Manifest
 
-LAUNCH = re.compile(r'(href="https://(?:mybinder\.org|colab\.research\.google\.com)/[^"]*?)book/executed/')
 MARK = re.compile(r"^<!-- generated: (.+?) -->$", re.MULTILINE)
 SHORT = 12  # hexadecimal digits of a digest that are shown
 SCALES = ("smoke", "quick", "book")
@@ -210,7 +210,7 @@ def seeds(made: Manifest) -> str:
 
 def result_tables(root: Path, runs: Sequence[Execution]) -> str:
     """All committed tables of results, with their files."""
-    return evidence.results_page(root / "book" / "tables", {run.name: run.title for run in runs})
+    return results.results_page(root / "book" / "tables", {run.name: run.title for run in runs})
 
 
 def cost_table(root: Path, runs: Sequence[Execution]) -> str:
@@ -255,16 +255,6 @@ def refresh_costs(root: Path) -> Path:
     return path
 
 
-def launch_sources(html: Path) -> None:
-    """Let the launch buttons of a chapter open its source in notebooks/, which runs in seconds.
-
-    What is rendered is the executed notebook, whose parameters may take hours.
-    """
-    for page in html.glob("book/executed/*.html"):
-        text = page.read_text("utf-8")
-        atomic_write_text(page, LAUNCH.sub(r"\1notebooks/", text))
-
-
 # --- rendering ----------------------------------------------------------------------------------------
 
 
@@ -286,8 +276,8 @@ def render(root: Path, profile: str, say: Callable[[str], None] = lambda line: N
     quiet = {"stdout": subprocess.DEVNULL, "start_new_session": True}  # warnings: stderr; interrupts: here
     if subprocess.run([*command, *strict], **quiet, check=False).returncode:
         raise Failure("the pages did not render; the warnings above say where")
-    launch_sources(work / "_build" / "html")
-    lead_on(work / "_build" / "html")
+    for finish in (launch_sources, lead_on, name_toggles, drop_bundles):
+        finish(work / "_build" / "html")
     remove(html)
     os.replace(work / "_build" / "html", html)
     remove(work)
