@@ -74,8 +74,8 @@ def fit_ranker(
     loss: str = "mse",
     start: Fit | None = None,
 ) -> RankerFit:
-    """Train a ranker, whose scores in [0, 1] weigh the votes of eq-asc of book/method.md, in a folder below
-    `out_dir`; one that is there is returned, one begun is continued.
+    """Train a ranker, whose scores in [0, 1] weigh the votes of `asc.vote`, in a folder below `out_dir`; one
+    that is there is returned, one begun is continued.
 
     data    right and wrong rationales to train on, of a teacher, of the student or of both; the losses by row
             take a set without wrong ones, too. A rationale without text is left out.

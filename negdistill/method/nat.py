@@ -129,7 +129,6 @@ def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
 
 @torch.no_grad()
 def fill(layer: DualLinear, branch: str, pair: tuple[Tensor, Tensor]) -> None:
-    """Put A and B of a LoRA into a branch of a layer."""
     """Put A and B into a branch of a layer."""
     layer.lora_A[branch].weight.copy_(pair[0])
     layer.lora_B[branch].weight.copy_(pair[1])
