@@ -18,11 +18,11 @@ endif
 .PHONY: help env book html test lint clean
 
 help:
-	@echo "make env     .venv with the package and everything in constraints.txt; by uv where there is one"
-	@echo "make book    env, all notebooks at quick scale, pages in _build/quick/html"
-	@echo "make html    env, pages of the committed results in _build/html"
-	@echo "make test    env, lint, tests, committed notebooks against a fresh run of each"
-	@echo "make lint    env, style of code and notebooks"
+	@echo "make env     install the package and everything in constraints.txt into .venv"
+	@echo "make book    env, run all notebooks at quick scale, render them in _build/quick/html"
+	@echo "make html    env, render the committed results in _build/html"
+	@echo "make test    env, lint, run the tests, compare committed notebooks with a fresh run"
+	@echo "make lint    env, check the style of code and notebooks"
 	@echo "make clean   remove what was built and run; .venv stays"
 
 # The stamp names what .venv was made from and where, and is written last. Equal: nothing to do. Different: install

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 
@@ -12,8 +13,11 @@ def say(line: str) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from negdistill.bookmaking import pipeline, planning
+    from negdistill.checks import check_whole
 
     overrides = dict(map(planning.parse_parameter, options.parameter))
+    if options.jobs is not None:  # a dry run refuses it, too
+        check_whole("jobs", options.jobs, 1)
     if options.dry_run:
         jobs = planning.plan(planning.find_root(), options.profile, options.only, overrides)
         selected = planning.select([job.name for job in jobs], options.only)
@@ -57,7 +61,12 @@ def status(options: argparse.Namespace) -> None:
 def render(options: argparse.Namespace) -> None:
     from negdistill.bookmaking import pages, planning
 
-    pages.render(planning.find_root(), options.profile, say)
+    if options.epub:
+        from negdistill.bookmaking.epub import epub
+
+        epub(planning.find_root(), options.profile, say)
+    else:
+        pages.render(planning.find_root(), options.profile, say)
 
 
 def refresh(options: argparse.Namespace) -> None:
@@ -129,7 +138,9 @@ def vote(options: argparse.Namespace) -> None:
 
 
 def add_vote_parser(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("vote", help="sample, score and vote: what each rule elects, as a CSV")
+    command = commands.add_parser(
+        "vote", help="draw many answers to each question and hold every vote over them"
+    )
     command.add_argument("fit_folder", metavar="FIT_FOLDER", help="where a method was fitted")
     command.add_argument("ranker_folder", metavar="RANKER_FOLDER", help="where a ranker was fitted")
     command.add_argument("out", metavar="OUT", help="a file: problem_id, rule, answer, correct")
@@ -154,7 +165,7 @@ def export(options: argparse.Namespace) -> None:
 
 def add_export_parser(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
-        "export", help="a plain LoRA row for other libraries: adapter, merged, card"
+        "export", help="write a plain LoRA row for other libraries: adapter, merged model, card"
     )
     command.add_argument("fit_folder", metavar="FIT_FOLDER", help="where a row was fitted")
     command.add_argument("out", metavar="OUT", help="a new folder")
@@ -173,24 +184,38 @@ def try_(options: argparse.Namespace) -> None:
         from negdistill.training.students import load_student
 
     found = fits_in(options.fits)
+    say(f"loading {options.student}")  # takes seconds
     dtype = None if options.student == "embedded" else fast_dtype()
     student = load_student(options.student, dtype=dtype)
-    for name, text in side_by_side(student, options.question, found, options.max_tokens).items():
+    try:
+        said = side_by_side(student, options.question, found, options.max_tokens)
+    except ValueError as error:
+        if "another base" not in str(error):
+            raise
+        raise ValueError(f"{error}; --student must name what the fits were trained on, for example embedded; "
+                         f"got {options.student}") from error  # fmt: skip
+    for name, text in said.items():
         steps = f", {found[name].total_steps} steps, seed {found[name].seed}" if name in found else ""
         say(f"--- {name}{steps}\n{text}\n")
 
 
 def add_try_parser(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("try", help="one question to a student as it is and with fitted adapters")
+    command = commands.add_parser(
+        "try", help="put one question to a student as it is, and with what was fitted"
+    )
     command.add_argument("question", help="in words")
     command.add_argument("--fits", required=True, metavar="FOLDER", help="where methods were fitted")
-    command.add_argument("--student", default="smollm2-135m", metavar="NAME", help="(%(default)s)")
+    command.add_argument(
+        "--student", default="smollm2-135m", metavar="NAME", help="what they were fitted on (%(default)s)"
+    )
     command.add_argument("--max-tokens", type=int, default=256, help="longest answer (256)")
     command.set_defaults(func=try_)
 
 
 def add_ask_parser(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("ask", help="let a teacher answer training questions, resumably")
+    command = commands.add_parser(
+        "ask", help="let a teacher answer the questions of a task; goes on where it stopped"
+    )
     command.add_argument("model", help="name of the model at the server, or with --local a folder or hub id")
     command.add_argument("--task", required=True, help="as in the notebooks: gsm8k, math, mine.jsonl, ...")
     command.add_argument("--split", default="train", help="train, valid or test (train)")
@@ -219,11 +244,13 @@ def parser() -> argparse.ArgumentParser:
     from negdistill.data.commands import add_data_parser
     from negdistill.training.student_files import add_student_parser
 
-    top = argparse.ArgumentParser(prog="python -m negdistill", description=__doc__)
+    about = "Run the book, ask a teacher, take a student away. Each command has its own --help."
+    more = "What to watch while a command runs: book/signals.md. Where it stops: book/troubleshooting.md."
+    top = argparse.ArgumentParser(prog="python -m negdistill", description=about, epilog=more)
     commands = top.add_subparsers(required=True, metavar="command")
 
     add_run_parser(commands)
-    command = commands.add_parser("status", help="what is up to date, and why not")
+    command = commands.add_parser("status", help="say what is up to date, and why something is not")
     command.add_argument("--profile", help="one profile instead of all")
     command.set_defaults(func=status)
 
@@ -231,9 +258,12 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--profile", default="book", help="whose executed notebooks (book: the committed ones)"
     )
+    command.add_argument("--epub", action="store_true", help="one file for a reading device, not the site")
     command.set_defaults(func=render)
 
-    command = commands.add_parser("refresh", help="tables and figures that follow from what was executed")
+    command = commands.add_parser(
+        "refresh", help="write the tables and figures that follow from what was executed"
+    )
     command.set_defaults(func=refresh)
 
     add_ask_parser(commands)
@@ -242,6 +272,8 @@ def parser() -> argparse.ArgumentParser:
     add_try_parser(commands)
     add_data_parser(commands)
     add_student_parser(commands)
+    for listed in commands._choices_actions:  # what the list says of a command, its own help says too
+        commands.choices[listed.dest].description = listed.help
     return top
 
 
@@ -253,6 +285,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         return options.func(options) or 0
+    except BrokenPipeError:  # whoever read has read enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

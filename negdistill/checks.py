@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from numbers import Integral, Real
+from typing import TypeVar
+
+T = TypeVar("T")
+SHOWN = 100  # characters of a value in a message: a model writes pages of itself
 
 
 def check_choice(parameter: str, value: object, allowed: Iterable[object]) -> None:
@@ -25,7 +30,31 @@ def check_choice(parameter: str, value: object, allowed: Iterable[object]) -> No
 def check_type(parameter: str, value: object, kinds: type | tuple[type, ...], words: str) -> None:
     """TypeError unless a value is of one of the kinds; `words` say what it must be."""
     if not isinstance(value, kinds):
-        raise TypeError(f"{parameter} must be {words}; got {value!r}, a {type(value).__name__}")
+        said = repr(value).partition("\n")[0]
+        said = said if len(said) <= SHOWN else f"{said[:SHOWN]}..."
+        raise TypeError(f"{parameter} must be {words}; got {said}, a {type(value).__name__}")
+
+
+def check_each(
+    parameter: str, values: Iterable[T], kinds: type | tuple[type, ...], words: str
+) -> tuple[T, ...]:
+    """The values as a tuple; TypeError for a text or a single value, and for one of none of the kinds."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        check_type(parameter, values, (), words)
+    values = tuple(values)
+    for value in values:
+        check_type(parameter, value, kinds, words)
+    return values
+
+
+def check_path(parameter: str, value: object) -> None:
+    """TypeError unless a value is the path of a file or folder."""
+    check_type(parameter, value, (str, os.PathLike), "a path, as a text or a Path")
+
+
+def check_flag(parameter: str, value: object) -> None:
+    """TypeError unless a value is True or False."""
+    check_type(parameter, value, bool, "True or False")
 
 
 def check_whole(parameter: str, value: object, low: int | None = None) -> None:
@@ -45,6 +74,8 @@ def check_number(
     above: float | None = None,
 ) -> None:
     """TypeError unless a value is a number, ValueError unless finite, in [low, high] and above `above`."""
+    if isinstance(value, bool):
+        raise TypeError(f"{parameter} must be a number; got {value!r}, a bool")
     check_type(parameter, value, Real, "a number")
     if not math.isfinite(value):
         raise ValueError(f"{parameter} must be finite; got {value}")

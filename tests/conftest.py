@@ -27,6 +27,7 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
 SLOW = (  # what takes longest, by name of file, in the order of its start where tests run side by side
     *("test_profiles.py", "05_baselines.ipynb", "test_site.py", "09_ablations.ipynb", "07_asc.ipynb"),
+    "test_access.py",
     *("test_fit.py", "test_loop.py", "08_generalization.ipynb", "test_pipeline.py", "test_evaluate.py"),
     *("06_nce.ipynb", "04_nat.ipynb", "02_student.ipynb", "03_negative_adapter.ipynb", "test_checkpoint.py"),
     *("test_export.py", "test_answers.py", "test_generate.py", "test_sample.py", "test_processes.py"),

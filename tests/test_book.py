@@ -84,9 +84,9 @@ def test_nothing_is_executed_or_fetched_when_pages_are_built_or_viewed():
     assert "sphinx-mathjax-offline" in settings["extensions"]
     assert "sphinx_thebe" not in settings["extensions"]  # writes the address of a script into every page
     for path in set((BOOK / "_static").iterdir()) - set((BOOK / "_static").glob("*.png")):
-        assert not re.search(
-            r"@import|url\(|href|https?://(?!www\.w3\.org/2000/svg)", path.read_text("utf-8")
-        ), path
+        asks = r"\bfetch\b|\bimport\b|XMLHttpRequest|\bsrc\b|innerHTML" if path.suffix == ".js" else "href"
+        outside = rf"@import|url\(|https?://(?!www\.w3\.org/2000/svg)|{asks}"
+        assert not re.search(outside, path.read_text("utf-8")), path
 
 
 def test_links_to_the_repository_and_cards_have_its_address():
@@ -98,12 +98,14 @@ def test_links_to_the_repository_and_cards_have_its_address():
     assert settings["ogp_site_name"] == CONFIG["title"]
 
 
-def test_logo_icon_style_cards_and_bibliography_exist():
+def test_logo_icon_style_script_cards_and_bibliography_exist():
     (static,) = CONFIG["sphinx"]["config"]["html_static_path"]
     card = CONFIG["sphinx"]["config"]["ogp_social_cards"]
     (style,) = CONFIG["sphinx"]["config"]["html_css_files"]
+    (script,) = CONFIG["sphinx"]["config"]["html_js_files"]
     (references,) = CONFIG["bibtex_bibfiles"]
-    for name in (CONFIG["logo"], CONFIG["html"]["favicon"], f"{static}/{style}", references, card["image"]):
+    own = (f"{static}/{style}", f"{static}/{script}")
+    for name in (CONFIG["logo"], CONFIG["html"]["favicon"], *own, references, card["image"]):
         assert (ROOT / name).is_file(), name
 
 

@@ -6,7 +6,7 @@ import torch
 from tiny import tiny
 
 import negdistill
-from negdistill.checks import check_choice, check_number, check_type, check_whole
+from negdistill.checks import check_choice, check_each, check_number, check_path, check_type, check_whole
 from negdistill.inference.rng import SamplingParams
 from negdistill.method.nat_unit import NATConfig
 from negdistill.training.dataset import TrainingSet
@@ -27,6 +27,8 @@ MASK = torch.ones(1, 2, dtype=torch.bool)
         (lambda: TrainConfig(epochs=0), ValueError, "epochs must be at least 1; got 0"),
         (lambda: TrainConfig(epochs=1, lr="1e-3"), TypeError, "lr must be a number; got '1e-3', a str"),
         (lambda: TrainConfig(epochs=1, lr=float("nan")), ValueError, "lr must be finite; got nan"),
+        (lambda: TrainConfig(epochs=1, lr=True), TypeError, "lr must be a number; got True, a bool"),
+        (lambda: TrainConfig(epochs=1, progress="no"), TypeError, "progress must be True or False; got 'no'"),
         (lambda: TrainConfig(epochs=1, seed="0"), TypeError, "seed must be a whole number; got '0'"),
         (lambda: TrainConfig(epochs=1, compile=1), TypeError, "compile must be True or False; got 1"),
         (lambda: settings(batch_size=2.0), TypeError, "batch_size must be a whole number; got 2.0"),
@@ -81,6 +83,28 @@ def test_numbers_of_numpy_are_numbers():
     check_number("x", np.float32(0.5), 0, 1)
     check_type("x", np.float64(1), float, "a number")
     assert TrainConfig(epochs=np.int64(2)).epochs == 2
+
+
+def test_a_value_that_writes_pages_of_itself_is_cut():
+    for value, said in (("x" * 500, "'" + "x" * 99 + "..."), (tiny().model, "LlamaForCausalLM(")):
+        with pytest.raises(TypeError) as caught:
+            check_type("student", value, int, "a Student")
+        assert str(caught.value) == f"student must be a Student; got {said}, a {type(value).__name__}"
+
+
+def test_each_of_many_is_checked_and_kept():
+    assert check_each("ids", (name for name in "ab"), str, "texts") == ("a", "b")
+    assert check_each("ids", [], str, "texts") == ()
+    for values, said in (("ab", "'ab', a str"), (3, "3, a int"), (["a", 3], "3, a int"), (None, "None")):
+        with pytest.raises(TypeError, match=f"ids must be texts; got {said}"):
+            check_each("ids", values, str, "texts")
+
+
+def test_a_path_is_a_text_or_a_path(tmp_path):
+    check_path("out_dir", tmp_path)
+    check_path("out_dir", "runs")
+    with pytest.raises(TypeError, match="out_dir must be a path, as a text or a Path; got 3, a int"):
+        check_path("out_dir", 3)
 
 
 # --- choices ------------------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def run_some(root, profile, numbers, **more):
 
 
 def check_work(root, profile, name, given):
-    """A chapter takes about as many steps as its metadata declares: an epoch is counted as half of all rows."""
+    """A chapter takes about as many steps as its metadata declares, an epoch counted as half of all rows."""
     (job,) = [job for job in plan(root, profile, overrides=given) if job.name == name]
     changed = {"batch_size": given["batch_size"], **given["changes"]}
     config = settings(job.parameters["recipe"], **changed).train

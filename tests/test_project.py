@@ -242,7 +242,8 @@ def foreign(folder: Path) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("negdistill", ["notebooks", "real"]), ("tests", ["notebooks", "real", "test"])]
+    ("folder", "extras"),
+    [("negdistill", ["notebooks", "book", "real"]), ("tests", ["notebooks", "book", "real", "test"])],
 )
 def test_imports_are_declared(folder, extras):
     declared = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}

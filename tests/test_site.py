@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import browser
 import pytest
 
+from negdistill.bookmaking.moved import MOVED
 from negdistill.bookmaking.planning import notebooks
 
 ROOT = Path(__file__).parents[1]
@@ -65,10 +66,12 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="session")
 def site(html):
-    """Every page by its path below the site."""
+    """Every page by its path below the site; those that only lead on left out."""
     paths = [path.relative_to(html) for path in sorted(html.rglob("*.html"))]
     return {
-        path.as_posix(): Page((html / path).read_text("utf-8")) for path in paths if path.parts[0] not in OWN
+        path.as_posix(): Page((html / path).read_text("utf-8"))
+        for path in paths
+        if path.parts[0] not in OWN and path.as_posix() not in MOVED
     }
 
 
@@ -134,6 +137,10 @@ def test_nothing_is_loaded_from_elsewhere(html, site):
             if not address.startswith(("data:", "#")) and re.match(r"(?:\w+:)?//", address):
                 outside.add(f"{path.name}: {address}")
     assert not outside
+
+
+def test_the_site_is_small_enough_to_be_copied_around(html):
+    assert sum(path.stat().st_size for path in html.rglob("*") if path.is_file()) < 40e6
 
 
 def test_every_page_has_what_a_reader_expects(site):

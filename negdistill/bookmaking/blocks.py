@@ -1,4 +1,5 @@
-"""Blocks: texts beside each other, as HTML. Nowhere else does a value from data become HTML by our hand."""
+"""Blocks: texts beside each other, as HTML. All data that becomes HTML by our hand, here and in `results`, is
+escaped by `_text`."""
 
 from __future__ import annotations
 

@@ -239,7 +239,8 @@ def dry_run(jobs: Sequence[Job]) -> Iterator[str]:
             with chdir(job.source.parent):
                 found = estimate(job)
         except (ValueError, FileNotFoundError) as error:
-            yield f"  cost    not estimated: {error}"
+            seen = "; paths are seen from notebooks/" if isinstance(error, FileNotFoundError) else ""
+            yield f"  cost    not estimated: {error}{seen}"
             continue
         if found is not None:
             size = f"{found.rows} rows of about {found.length} tokens, {found.tokens / 1e6:,.1f} M tokens"

@@ -4,7 +4,6 @@
     conditions     what NAT gains under every condition that was run                      --> conditions.png
     result_tables  all methods of every chapter, side by side                             --> a CSV each
     refresh        writes those files, and the cards of book/claims.md
-    results_page   the CSVs as pages show them
 
 A figure carries the digest of the numbers that it shows, so that a test can tell when they have changed.
 """
@@ -22,7 +21,7 @@ from negdistill.bookmaking import plots
 from negdistill.bookmaking.claims import chapters, compare, is_there, judge, predictions, rows_of, select
 from negdistill.bookmaking.claims_page import cards, claim_figures
 from negdistill.bookmaking.claims_plan import TEACHERS, Plan, read_plan
-from negdistill.bookmaking.tables import method_table, percents
+from negdistill.bookmaking.tables import method_table
 from negdistill.runs.digests import digest_json
 from negdistill.runs.files import atomic_path, atomic_write_text
 from negdistill.stats import paired
@@ -115,10 +114,6 @@ def result_tables(folder: str | Path) -> dict[str, pd.DataFrame]:
 # --- files --------------------------------------------------------------------------------------------
 
 TABLE = re.compile(r"(<!-- claims: begin -->\n).*?(<!-- claims: end -->)", re.DOTALL)
-SHOWN = {  # columns of three numbers each, as one
-    "accuracy": ("accuracy", "low", "high"),
-    "difference": ("difference", "difference_low", "difference_high"),
-}
 DIGITS = 4  # of a fraction, in the files: a hundredth of a point
 
 
@@ -169,28 +164,3 @@ def refresh(root: Path) -> list[Path]:
         with atomic_path(written[-1]) as path:
             frame.round(DIGITS).to_csv(path, index=False)
     return [page, *written]
-
-
-def results_page(tables: Path, titles: Mapping[str, str]) -> str:
-    """Every table of the folder in Markdown, with its file to download.
-
-    titles  by name of the executed notebook; a table without one is called by its file
-    """
-    sections = []
-    for path in sorted(tables.glob("*.csv")):
-        frame = pd.read_csv(path)
-        title = titles.get(f"{path.stem}.ipynb", path.stem.capitalize())
-        if "accuracy" not in frame:  # the file of conditions has differences alone
-            frame = frame.rename(columns={"low": "difference_low", "high": "difference_high"})
-        numbers = {name for columns in SHOWN.values() for name in (*columns, "p")}
-        shown = frame[[name for name in frame if name not in numbers]].astype(str).replace("nan", "")
-        for name, columns in SHOWN.items():
-            if name in frame:
-                shown[name] = percents(frame, *columns)
-        shown["p"] = frame["p"].map("{:.4f}".format, na_action="ignore").fillna("")
-        header = [[*shown], ["---"] * shown.shape[1]]
-        lines = ["| " + " | ".join(map(str, row)) + " |" for row in [*header, *shown.to_numpy().tolist()]]
-        listing = "\n".join(lines)
-        download = f"{{download}}`{path.name} <tables/{path.name}>`"
-        sections.append(f"## {title}\n\n{download}\n\n````{{dropdown}} {len(frame)} rows\n{listing}\n````")
-    return "\n\n".join(sections)

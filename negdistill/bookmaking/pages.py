@@ -31,15 +31,16 @@ import nbformat
 import pandas as pd
 
 from negdistill import PUBLIC
-from negdistill.bookmaking import evidence, reference
+from negdistill.bookmaking import reference, results
 from negdistill.bookmaking.claims_page import plan_page
+from negdistill.bookmaking.finishing import drop_bundles, launch_sources, name_toggles
+from negdistill.bookmaking.moved import MOVED, lead_on
 from negdistill.bookmaking.planning import Failure, executed_folder, notebooks, profiles
 from negdistill.checks import check_choice
 from negdistill.runs.digests import digest_file, digest_json, digest_tree
 from negdistill.runs.files import atomic_path, atomic_write_text, remove
 from negdistill.runs.folder import Manifest
 
-LAUNCH = re.compile(r'(href="https://(?:mybinder\.org|colab\.research\.google\.com)/[^"]*?)book/executed/')
 MARK = re.compile(r"^<!-- generated: (.+?) -->$", re.MULTILINE)
 SHORT = 12  # hexadecimal digits of a digest that are shown
 SCALES = ("smoke", "quick", "book")
@@ -63,6 +64,11 @@ def stage(root: Path, profile: str, folder: Path) -> None:
         raise FileNotFoundError(
             f"no executed notebooks in {executed_folder(root, profile)}; "
             f"make them with `python -m negdistill run --profile {profile}`"
+        )
+    if lost := sorted({one.name for one in notebooks(root / "notebooks")} - {one.name for one in executed}):
+        raise FileNotFoundError(
+            f"the pages need every chapter; profile {profile} has not run {', '.join(lost)}: run them, or "
+            f"open those that were run, in {executed[0].parent}, with Jupyter"
         )
     remove(folder)
     shutil.copytree(root / "book", folder / "book", ignore=shutil.ignore_patterns("executed", ".*"))
@@ -204,7 +210,7 @@ def seeds(made: Manifest) -> str:
 
 def result_tables(root: Path, runs: Sequence[Execution]) -> str:
     """All committed tables of results, with their files."""
-    return evidence.results_page(root / "book" / "tables", {run.name: run.title for run in runs})
+    return results.results_page(root / "book" / "tables", {run.name: run.title for run in runs})
 
 
 def cost_table(root: Path, runs: Sequence[Execution]) -> str:
@@ -249,16 +255,6 @@ def refresh_costs(root: Path) -> Path:
     return path
 
 
-def launch_sources(html: Path) -> None:
-    """Let the launch buttons of a chapter open its source in notebooks/, which runs in seconds.
-
-    What is rendered is the executed notebook, whose parameters may take hours.
-    """
-    for page in html.glob("book/executed/*.html"):
-        text = page.read_text("utf-8")
-        atomic_write_text(page, LAUNCH.sub(r"\1notebooks/", text))
-
-
 # --- rendering ----------------------------------------------------------------------------------------
 
 
@@ -268,7 +264,7 @@ def render(root: Path, profile: str, say: Callable[[str], None] = lambda line: N
     build = root / "_build" if profile == "book" else root / "_build" / profile
     source, html, work, stamp = (build / name for name in ("src", "html", "render", "html.sha256"))
     stage(root, profile, source)
-    digest = digest_json([digest_tree(source), digest_file(root / "constraints.txt")])
+    digest = digest_json([digest_tree(source), digest_file(root / "constraints.txt"), dict(MOVED)])
     if html.is_dir() and stamp.is_file() and stamp.read_text("utf-8") == digest:
         say(f"pages: up to date in {html}")
         return html
@@ -280,7 +276,8 @@ def render(root: Path, profile: str, say: Callable[[str], None] = lambda line: N
     quiet = {"stdout": subprocess.DEVNULL, "start_new_session": True}  # warnings: stderr; interrupts: here
     if subprocess.run([*command, *strict], **quiet, check=False).returncode:
         raise Failure("the pages did not render; the warnings above say where")
-    launch_sources(work / "_build" / "html")
+    for finish in (launch_sources, lead_on, name_toggles, drop_bundles):
+        finish(work / "_build" / "html")
     remove(html)
     os.replace(work / "_build" / "html", html)
     remove(work)

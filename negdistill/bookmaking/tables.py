@@ -16,7 +16,7 @@ import pandas as pd
 
 from negdistill.checks import check_choice
 from negdistill.stats import bootstrap_accuracy, overlap, paired, wilson
-from negdistill.training.method_table import METHODS, NEGATIVE
+from negdistill.training.method_table import METHODS, NEGATIVE, find_method
 
 RUN = ["method", "seed"]
 COSTS = ["trainable_parameters", "steps", "tokens", "seconds"]
@@ -66,7 +66,7 @@ def method_table(frame: pd.DataFrame, baseline: str = "CoT KD") -> pd.DataFrame:
     for method in sorted(frame["method"].unique(), key=_place):
         part = frame[frame["method"] == method]
         estimate = bootstrap_accuracy(part)
-        row = {"origin": METHODS[method].origin if method in METHODS else ""}
+        row = {"origin": _origin(method)}
         row["seeds"] = part["seed"].nunique()
         row |= dict(zip(("accuracy", "low", "high"), estimate, strict=True))
         same = other[other["seed"].isin(part["seed"])]
@@ -122,6 +122,14 @@ def percent(value: float, low: float, high: float) -> str:
 def percents(table: pd.DataFrame, value: str, low: str = "low", high: str = "high") -> pd.Series:
     """`percent` of every row, from three columns that these names name."""
     return pd.Series([percent(*row) for row in table[[value, low, high]].to_numpy()], table.index, dtype=str)
+
+
+def _origin(method: str) -> str:
+    """That of a row of METHODS, and of one of your own that Python finds; "" of a vote."""
+    try:
+        return find_method(method).origin
+    except ValueError:
+        return ""
 
 
 def _place(method: str) -> int:

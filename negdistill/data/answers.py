@@ -18,13 +18,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from negdistill.checks import check_choice
+from negdistill.checks import check_choice, check_each, check_type
 from negdistill.data.compare import questions, same, same_reading
 from negdistill.data.finding import EXTRACT_RULES, final_answer
 from negdistill.data.math_verify_pool import verdicts
 from negdistill.data.normal_form import normalize
 from negdistill.data.reading import read
-from negdistill.data.records import Problem, Rationale
+from negdistill.data.records import PROBLEMS, Problem, Rationale
 
 Rule = str | Callable[[str, str], bool]
 EQUALITY_RULES = ("exact", "math", "number", "choice", "string")
@@ -111,8 +111,11 @@ def equivalent(answer: str | None, reference: str | None, rule: Rule = "exact") 
           its time limit is not equal. Works in any thread; verdicts are kept on disk. "number", "choice",
           "string": see above. A function is called as rule(answer, reference).
 
-    Raises ValueError for an unknown rule, and nothing for any two strings.
+    Raises TypeError for what is neither a text nor None, ValueError for an unknown rule, and nothing for any
+    two strings.
     """
+    for name, value in (("answer", answer), ("reference", reference)):
+        check_type(name, value, (str, type(None)), "a text or None")
     return bool(equal_pairs([(answer, reference)], rule))
 
 
@@ -141,8 +144,11 @@ def grade(
     extract  rule of `final_answer`
     rule     rule of `equivalent`
 
-    Raises ValueError for an unknown rule, two problems with one id, or a rationale whose problem is missing.
+    Raises TypeError for what is no Problem and no Rationale; ValueError for an unknown rule, two problems
+    with one id, or a rationale whose problem is missing.
     """
+    problems = check_each("problems", problems, *PROBLEMS)
+    rationales = check_each("rationales", rationales, Rationale, "a list of Rationale")
     check_choice("extract", extract, EXTRACT_RULES)
     _check_rule(rule)
     references = _references(problems)

@@ -13,7 +13,7 @@ from math import gcd
 
 from negdistill.data.normal_form import normalize
 from negdistill.data.reading import Reading, read
-from negdistill.data.units import MEASURES
+from negdistill.data.units import MEASURES, scale
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?|\.\d+")
 PLACES = 6  # significant digits that a decimal fraction must have to stand for a number that has no end
@@ -39,34 +39,28 @@ def same_reading(one: Reading, other: Reading) -> bool | None:
     if "list" in (one.kind, other.kind) and "number" in (one.kind, other.kind):
         several, single = (one, other) if one.kind == "list" else (other, one)
         return len(several.items) == 1 and same_reading(several.items[0], single)
-    scale = _scale(one.unit, other.unit)
-    if scale is None:
+    size = scale(one.unit, other.unit)
+    if size is None:
         return False
     if one.value is not None and other.value is not None and not one.kind == other.kind == "ratio":
-        return _same_number(one, other, scale)
-    if scale != 1 or {"text", "ratio"} & {one.kind, other.kind}:
-        return scale == 1 and one.kind == other.kind and one.form == other.form
+        return _same_number(one, other, size)
+    if {one.kind, other.kind} == {"number", "ratio"}:  # 101 for 101_2: a base left out, as any unit may be
+        return size == 1 and one.form.partition("_")[0] == other.form.partition("_")[0]
+    if size != 1 or {"text", "ratio"} & {one.kind, other.kind}:
+        return size == 1 and one.kind == other.kind and one.form == other.form
     if one.kind == other.kind == "list":
         return _same_list(one, other)
     return _same_formula(one.form, other.form)
 
 
-def _scale(one: str, other: str) -> Fraction | None:
-    """How many of the other unit one of the first is; 1 where one is missing, None where they contradict."""
-    if not one or not other or one == other:
-        return Fraction(1)
-    (kind, size), (other_kind, other_size) = MEASURES.get(one, (one, 1)), MEASURES.get(other, (other, 1))
-    return Fraction(size) / other_size if kind == other_kind else None
-
-
-def _same_number(one: Reading, other: Reading, scale: Fraction) -> bool:
-    if one.value * scale == other.value:
+def _same_number(one: Reading, other: Reading, size: Fraction) -> bool:
+    if one.value * size == other.value:
         return True
-    shares = [MEASURES.get(reading.unit, ("",))[0] == "share" for reading in (one, other)]
+    shares = [MEASURES.get(reading.unit.partition("|")[0], ("",))[0] == "share" for reading in (one, other)]
     if shares[0] != shares[1]:  # 50% is 50, and it is 1/2
         share, plain = (one, other) if shares[0] else (other, one)
         return share.value == 100 * plain.value
-    return scale == 1 and (_rounds(one, other.value) or _rounds(other, one.value))
+    return size == 1 and (_rounds(one, other.value) or _rounds(other, one.value))
 
 
 def _rounds(decimal: Reading, value: Fraction) -> bool:
@@ -89,7 +83,7 @@ def _same_list(one: Reading, other: Reading) -> bool | None:
     found = [same_reading(*pair) for pair in pairs]
     if all(found):
         return True
-    decided = all(item.kind in ("number", "text") for item in (*one.items, *other.items))
+    decided = all(item.kind in ("number", "text", "ratio") for item in (*one.items, *other.items))
     return False if decided else _same_formula(one.form, other.form)
 
 

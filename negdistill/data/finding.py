@@ -1,23 +1,32 @@
 r"""Finding: the final answer of a text, as it is written there.
 
     boxed    the content of the last \boxed or \fbox
-    lenient  boxed, else "#### X", else "the answer is X", else the last number
-    choice   a letter A to J: of the first three of lenient, else "option X", (X), or X at the very end
-    text     the first three of lenient, else the last line
+    lenient  boxed, else <answer>X</answer>, else "#### X", else "the answer is X", else the last number
+    choice   a letter A to J: of the first four of lenient, else as `choosing` says
+    text     the first four of lenient, else the last line
 
-Reasoning up to </think> is no answer, and neither is a <think> that never ends.
+Reasoning up to </think> is no answer, and neither is a <think> that never ends, whatever its marks look like.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import deque
 
-from negdistill.checks import check_choice
+from negdistill.checks import check_choice, check_type
+from negdistill.data.choosing import SHORT, choice, spelt
 from negdistill.data.reading import read
+from negdistill.data.units import SCALE
 
-_THOUGHT = re.compile(r"\A.*</think(?:ing)?>|<think(?:ing)?>.*\Z", re.DOTALL | re.IGNORECASE)
+_THOUGHT = re.compile(  # <think>, [/THINK], <|end_of_thought|>, <|START_THINKING|>, <|channel|>analysis
+    r"(?:[<◁]\|?|\[(?=/?think))(?:(?P<ends>/|end_(?:of_)?)|(?:begin_|start_)?(?:of_)?)(?:\w+:)?"
+    r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analysis|scratchpad)\|?[>\]▷]"
+    r"|<\|channel\|>(?:(?P<final>final)|analysis|commentary)(?:<\|message\|>)?|(?P<bare>assistantfinal)",
+    re.IGNORECASE,
+)
+_MARKED = ("<", "◁", "think]", "assistantfinal")  # what every one of them has, in small letters
+_END_OF_TURN = re.compile(r"(?:(?:<\|\w+\|>|</s>|<eos>|<end_of_turn>)\s*){1,9}\Z")
+_TAGGED = re.compile(r"<((?:final[_ ]?)?answer)>(.*?)(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # \{ and \} are tokens of their own, they open and close nothing
 _BARE_BOX_END = re.compile(r"\$|\\\)|\\\]|\n|[.;]\s")
@@ -31,14 +40,15 @@ _STATED = re.compile(
     re.IGNORECASE,
 )
 _STATED_MATH = re.compile(
-    r"[*_`]*(?:\$\$(.+?)\$\$|\\\[(.+?)\\\]|\$((?:\\.|[^$\\\n])+)\$|\\\((.+?)\\\))", re.DOTALL
+    r"[*_`]*(?:\$\$(.+?)\$\$|\\\[(.+?)\\\]|\$((?:\\.|[^$\\\n])+)\$(?!\d)|\\\((.+?)\\\))", re.DOTALL
 )
 _SENTENCE_END = re.compile(
     r"\n|(?<!\bRs)(?<!\bapprox)(?<!\bca)(?<!\bvs)(?<!\bMr)(?<!\bMrs)(?<!\bDr)(?<!\bSt)(?<!\bMt)"
     r"[.!?][*_`\"')\]]*(?:\s|\Z)|[。！？]"
 )
 _MORE_VALUE = re.compile(  # after a formula, what is part of the number
-    r"(?:\}|\*\*|\s)*(?:hundred|thousand|[mbtr]+illion|dozen|lakh|crore|[ap]\.?\s?m\b)s?|\s*[万萬亿億千百만억]",
+    r"(?:\}|\*\*|\s)*(?:hundred|thousand|[mbtr]+illion|dozen|lakh|crore|[ap]\.?\s?m\b)s?"
+    rf"|\s*(?:{SCALE})",
     re.IGNORECASE,
 )
 _HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*([^\n]+)")
@@ -48,12 +58,13 @@ _HEADING = re.compile(
 )
 _MARKS = ("**", "__", "*", "`")
 _FRACTION = r"\\[dt]?frac ?\{\d+\} ?\{\d+\}"
-_DIGITS = r"(?:\d{1,3}(?:(?:,|\{,\}|,\\!|\\,|['’ \u2009\u202f\u00a0])\d{3}(?!\d))+|\d+)(?:\.\d+)?"
+_DIGITS = r"(?:\d{1,3}(?:(?:,|\{,\}|,\\!|\\,|['’ \u2009\u202f\u00a0])\d{3}(?!\d))+|\d+)(?:\.\d+(?:\.{3}|…)?)?"
 _NUMBER = re.compile(
     r"(?<![^\W\u3040-\uff0f\uff1a-\uffdc])(?<![.^])(?<!\^\{)[-−–]?"
     rf"(?:\d+ ?{_FRACTION}|{_FRACTION}|\d+ \d+/\d+(?![\d/])|\d*[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞]"
     rf"|{_DIGITS}(?:/\d+|\^\{{?-?\d+\}}?)?|\.\d+)"
-    r"(?:\s(?:hundred|thousand|million|billion|trillion|dozen)s?\b|[万萬亿億千百만억])*"
+    r"(?:\s(?:hundred|thousand|million|billion|trillion|dozen)s?\b|"
+    rf"{SCALE})*"
 )
 
 
@@ -102,7 +113,13 @@ def _stated(text: str) -> str | None:
         return math[0] + after
     if more := _MORE_VALUE.match(after):  # the answer is $1.5$ million
         return math[0] + more[0]
-    return next(filter(None, math.groups())).rstrip(" .")
+    said = next(filter(None, math.groups())).rstrip()
+    return said if said.endswith("..") else said.rstrip(" .")
+
+
+def _tagged(text: str) -> str | None:
+    tagged = _last(_TAGGED, text)
+    return _stated(tagged[2]) or _unmarked(tagged[2]) if tagged else None
 
 
 def _hashed(text: str) -> str | None:
@@ -120,87 +137,40 @@ def _last_number(text: str) -> str | None:
     return number[0] if number else None
 
 
+def _spelt_out(text: str) -> str | None:
+    return text if len(text) < SHORT and read(text).value is not None else None
+
+
 def _last_line(text: str) -> str | None:
     return text.strip().rpartition("\n")[2]
 
 
-# --- choice -------------------------------------------------------------------------------------------
-
-_MENTION = re.compile(r"[(\[]\s*([A-Ja-j])\s*[)\]]|(?<![A-Za-z\\'’])([A-J])(?![A-Za-z'’])")
-_REFUSED = re.compile(
-    r"(?:\bnot|\bnor|\bneither|\brather than|\binstead of|\bunlike|n't|\bexcept|\bthan"
-    r"|\brul\w+ out|\beliminat\w+|\bexclud\w+)"
-    r"(?: be)?(?: the)?(?: option| choice| answer)?\s*\Z",
-    re.IGNORECASE,
-)
-_GOES_ON = re.compile(r"\s+(?!(?:is|was|because|since|as|and|or|which|for|with|not|but|seems|would)\b)[a-z]")
-_EITHER = re.compile(r"[\s,;/&*_()\[\]]*(?:\b(?:and|or)\b)?[\s*_]*(?:option\s|choice\s)?[\s*_()\[\]]*\Z")
-_OPTION = re.compile(r"\b(?:option|choice|answer)s?\b[\s:*_]*[(\[]?([A-J])(?![A-Za-z'’])", re.IGNORECASE)
-_AT_THE_END = re.compile(r"(?<![A-Za-z\\'’])([A-J])[\s.)*_`$}]*\Z")
-_AT_THE_START = re.compile(r"[\s*_`]*([A-Ja-j])[\s*_`]*(?:[.):][^\n]*)?\Z")
-
-
-SHORT = 40  # characters; a shorter text is an answer, not an argument
-
-
-def _mentions(text: str) -> list[re.Match[str]]:
-    """Options that the text names and does not refuse."""
-    return [one for one in _MENTION.finditer(text) if _means(one, one[1], one[2])]
-
-
-def _means(found: re.Match[str], sure: str | None, bare: str | None) -> bool:
-    """Whether a letter is an option that the text does not refuse; bare, A and I may be words."""
-    text = found.string
-    return not _REFUSED.search(text, max(0, found.start() - SHORT), found.start()) and (
-        bool(sure) or bare not in ("A", "I") or not _GOES_ON.match(text, found.end())
-    )
-
-
-def _letter(answer: str) -> str | None:
-    """The option that an answer names; None where it names none, "" where it leaves it open between two."""
-    bare = answer.strip(" *_`$.,:;{}")
-    if re.fullmatch("[A-Ja-j]", bare):
-        return bare.upper()
-    named = _mentions(answer)
-    named = [one for one in named if one[1]] or named
-    if not named:
-        return None
-    letters = [(one[1] or one[2]).upper() for one in named]
-    if (
-        len(named) > 1
-        and letters[0] != letters[1]
-        and _EITHER.match(answer, named[0].end(), named[1].start())
-    ):
-        return ""
-    return letters[0]
-
-
 def _choice(text: str) -> str | None:
-    text = unicodedata.normalize("NFKC", text)
-    if start := _AT_THE_START.fullmatch(text.strip()):
-        return start[1].upper()
-    for said in (_boxed(text), _hashed(text), _stated(text)):
-        letter = _letter(said or "")
-        if letter is not None:
-            return letter or None
-    if len(text) < SHORT and _letter(text) == "":
-        return None
-    options = [one[1] for one in _OPTION.finditer(text) if _means(one, None, one[1])]
-    options = options or [one[1] for one in _mentions(text) if one[1]]
-    end = _AT_THE_END.search(text)
-    if end and not options and not (end[1] == "I" and text[: end.start()].strip()):
-        options = [end[1]] if not _REFUSED.search(text, max(0, end.start() - SHORT), end.start()) else []
-    return options[-1].upper() if options else None
+    text = spelt(text)
+    return choice(text, (find(text) for find in (_boxed, _tagged, _hashed, _stated)))
 
 
 # --- rules --------------------------------------------------------------------------------------------
 
 EXTRACT_RULES = {
     "boxed": (_boxed,),
-    "lenient": (_boxed, _hashed, _stated, _last_number),
+    "lenient": (_boxed, _tagged, _hashed, _stated, _last_number, _spelt_out),
     "choice": (_choice,),
-    "text": (_boxed, _hashed, _stated, _last_line),
+    "text": (_boxed, _tagged, _hashed, _stated, _last_line),
 }
+
+
+def _without_thoughts(text: str) -> str:
+    """What follows the last end of reasoning, up to where more of it begins."""
+    if not any(mark in text.lower() for mark in _MARKED):
+        return text
+    start, end = 0, None
+    for mark in _THOUGHT.finditer(text):
+        if mark["ends"] or mark["final"] or mark["bare"]:
+            start, end = mark.end(), None
+        elif end is None:
+            end = mark.start()
+    return _END_OF_TURN.sub("", text[start:end].rstrip())
 
 
 def final_answer(text: str, rule: str = "boxed") -> str | None:
@@ -208,14 +178,16 @@ def final_answer(text: str, rule: str = "boxed") -> str | None:
 
     rule  "boxed": the last \boxed or \fbox, with or without braces (`\boxed 2` ends with its formula or
           sentence). A box that is empty or never closed holds no answer, and earlier boxes do not count.
-          "lenient": the first to be found of: boxed; "#### X", the mark of GSM8K; the last "the answer is X"
-          or "Answer: X", up to the end of the sentence or of a formula that X begins with; the last number.
+          "lenient": the first to be found of: boxed; <answer>X</answer>; "#### X", the mark of GSM8K; the
+          last "the answer is X" or "Answer: X", up to the end of the sentence or of a formula that X begins
+          with; the last number; a short text that is a number in words.
           "choice", "text": see above; a choice is returned as a capital letter.
 
-    Raises ValueError for an unknown rule, and nothing for any text.
+    Raises TypeError for what is no text, ValueError for an unknown rule, and nothing for any text.
     """
+    check_type("text", text, str, "a text")
     check_choice("rule", rule, EXTRACT_RULES)
-    text = _THOUGHT.sub("", text) if "think" in text.lower() else text
+    text = _without_thoughts(text)
     for find in EXTRACT_RULES[rule]:
         if answer := (find(text) or "").strip():
             return answer

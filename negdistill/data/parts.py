@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from negdistill.data.units import FACTORS, MEASURES
+from negdistill.data.units import FACTORS, MEASURES, NUMERALS, SCALE, SIDES, SYMBOLS
 
 # --- words --------------------------------------------------------------------------------------------
 
@@ -31,12 +31,20 @@ _CURRENCY = re.compile(
 )
 _SIGNS = {"euro": "€", "EUR": "€", "texteuro": "€", "pounds": "£", "textsterling": "£", "yen": "¥"}
 _SIGNS |= {"textyen": "¥", "dollar": "$", "textdollar": "$", "cent": "¢", "textcent": "¢"}
+_POWER = r"(?: ?\^ ?(?:\{[123]\}|[123]))?"
+_SYMBOL = rf"(?:{SYMBOLS}|[kcdmn]?m|[kmn]?[gs]|min|hr?|[dm]?L|mol|mi|ft|yd|in|lb|oz|gal)(?![A-Za-z]){_POWER}"
+_UNIT = (  # 60 km/h, 60 V, 60GB, 60g, but 60m may be 60 times m, and 60 n
+    rf"(?:(?<=\d)|(?<=\d ))(?:{_SYMBOL}(?: ?(?:/|\\cdot) ?{_SYMBOL})+"
+    rf"|(?!.[^A-Za-z])(?:{SYMBOLS})(?![A-Za-z])|[gL](?![A-Za-z]))"
+    rf"|(?<=\d )(?:[mgshtLVWNJACFK]|n[ms]|h[ap]|dB|[bf]ps|[br]pm|mpg|pcs)(?![A-Za-z]){_POWER}"
+)
 _WORD = re.compile(
     rf"(?P<sign>{_CURRENCY.pattern})"
-    r"|\\text\{(?P<text>[^{}]*)\}(?: ?\^ ?(?:\{[123]\}|[123]))?"
-    r"|(?<![\\A-Za-z_^{])(?P<word>[^\W\d_]{2,}(?:['’.-][^\W\d_]{2,})*)(?![A-Za-z}])"
-    r"(?: ?\^ ?(?:\{[123]\}|[123]))?"
-    r"|(?P<letter>[\u3040-\uffdc]|(?<=\d )[mgshL](?:/[mgshL])?(?: ?\^ ?(?:\{[123]\}|[123]))?(?=[ .]*\Z))"
+    rf"|(?P<unit>{_UNIT})(?=[ .]*\Z| (?!and\b|or\b|if\b)[a-z]{{2}})"
+    rf"|(?P<per>/ ?)?(?:\\text\{{(?P<text>[^{{}}]*)\}}{_POWER}"
+    rf"|(?<![\\A-Za-z_^{{])(?P<word>(?:[^\W\d_]['’])?[^\W\d_]{{2,}}(?:['’.-][^\W\d_]{{2,}})*)(?![A-Za-z}}]){_POWER}"
+    r"|(?<![^\s(])(?P<article>[Aa]|I)(?= (?!and\b|or\b|is\b|if\b)(?:\\?\$?\d[\d.,]*(?:\\?%)? ?)?[^\W\d_]{2}))"
+    r"|(?P<letter>[\u3040-\uffdc])"
 )
 _WORDS = re.compile(r"[^\W\d_]+(?:[.'’-][^\W\d_]+)*|[$¢-¥฿₠-⃀%]")
 _VOWEL = re.compile(r"[aeiou]|[^\x00-\x7f]")
@@ -52,14 +60,17 @@ def _is_word(low: str, before: str, after: str) -> bool:
 
 
 def _words_in(mark: re.Match[str]) -> list[str]:
-    """The words of a match, in small letters; none where its letters are variables."""
+    """The words of a match, in small letters but for units; none where its letters are variables."""
     if mark["sign"]:
         return [_SIGNS.get(mark["name"] or "", mark[0][-1])]
     if mark["word"]:
-        low, text = mark["word"].lower(), mark.string
-        before, after = text[: mark.start()], text[mark.end("word") :]
-        return _WORDS.findall(low) if _is_word(low, before, after) else []
-    return [word.rstrip(".") for word in _WORDS.findall((mark["text"] or mark["letter"] or "").lower())]
+        before, after = mark.string[: mark.start("word")], mark.string[mark.end("word") :]
+        if not _is_word(mark["word"].lower(), before, after):
+            return []
+    said = mark["unit"] or mark["text"] or mark["word"] or (mark["article"] or mark["letter"] or "").lower()
+    words = [word.rstrip(".") for word in _WORDS.findall(said.replace("/", " per ").replace(r"\cdot", ""))]
+    words = [word if word in MEASURES or word in SIDES else word.lower() for word in words]
+    return ["per", *words] if mark["per"] else words
 
 
 def parts(text: str) -> tuple[list[str], str, list[str], bool]:
@@ -88,6 +99,11 @@ def parts(text: str) -> tuple[list[str], str, list[str], bool]:
 _EDITS = tuple(
     (re.compile(pattern, re.IGNORECASE), new)
     for pattern, new in (
+        (rf"(?<=\d)({SCALE})+(?=\w)", lambda scale: f"{scale[0]} "),  # 5千个
+        (r"(?<![\d./-])(\d+)-(\d+/\d+)(?= [a-z]{2})", r"\1 \2"),  # 1-1/2 cups
+        (r"(?<=\d)(?:/[-=]|\+)\Z", ""),  # Rs. 31/-
+        (r"(?<=[a-z]{2})\.(?=\d)", ". "),  # Rs.31
+        (r"(?<=\d)( ?(?:[kcdm]?m|ft|in))([23])\Z", r"\1^{\2}"),  # 31 cm2
         (r"(?<=\d) (?:\\text\{ ?)?and (?:a|one)[ -]half\b ?\}?", " 1/2 "),
         (r"(?<=\d) (?:\\text\{ ?)?and (?:a|one)[ -](?:quarter|fourth)\b ?\}?", " 1/4 "),
         (r"(?<=\d) (?:\\text\{ ?)?and three[ -](?:quarters|fourths)\b ?\}?", " 3/4 "),
@@ -105,13 +121,19 @@ _CLAUSE = re.compile(
     r"(?<=[\d})\w%])[,;]? (?:because|since|which|where|so that|hence|whereas|as there|as the|as it|as we|when"
     r"|so the|so there|given that)\b.*\Z"
 )
-_REMARK = re.compile(r"(?<=[\w}%]) ?\((?!mod|\\text\{ ?mod)(?=[^()]*[A-Za-z]{3})[^()\\=]*\)\Z")
+_REMARK = re.compile(
+    r"(?<=[\w}%]) ?\((?!mod|(?:in )?base|\\text\{ ?mod)(?=[^()]*[A-Za-z]{3})[^()\\=]*\)\Z"
+    r"|(?<=\d) ?\([A-Za-z][a-z]{2}[a-z -]*\)(?= [A-Za-z])"  # 14 (fourteen) dollars
+    r"|(?<=[\d}%]) -{1,2} (?=[A-Za-z]{3}|it\b|as\b)[^\d=\\+^]*\Z"  # 31 - that's it
+)
 MODULUS = re.compile(r" ?\(?\\[bp]?mod ?\{?(\w+)\}?\)?\Z| ?\((?:\\text\{ ?)?mod ?\}? ?(\w+)\)\Z")
 TAIL_SIGN = re.compile(
-    r"(?P<degree> ?(?:\^ ?\{? ?\\circ ?\}?|\\degree(?![A-Za-z])) ?(?:[CF]\b)?)\Z|(?P<percent> ?\\?%)\Z"
+    r"(?P<degree> ?(?:\^ ?\{? ?\\circ ?\}?|\\degree(?![A-Za-z])) ?(?P<side>[CFNSEW]\b)?)\Z"
+    r"|(?P<percent> ?\\?%)\Z"
 )
 _START = re.compile(
-    r"\A(?:[\s,;:&]|\\\\|(?:=|\\approx|\\equiv|\\therefore|\\Rightarrow|\\implies)(?![A-Za-z]) ?)+"
+    r"\A(?:[\s,;:&]|\\\\|[-=]+>"
+    r"|(?:=|\\approx|\\equiv|\\therefore|\\(?:long)?(?:R|r)ightarrow|\\to|\\implies)(?![A-Za-z]) ?)+"
 )
 _END = re.compile(r"(?:[\s.,;:?]|(?<=[A-Za-z]{3})!|\\\\)+\Z")
 
@@ -157,8 +179,49 @@ def split(text: str, pattern: re.Pattern[str]) -> list[str]:
     return [*pieces, text[at:]]
 
 
+_SHARES = {"hal": 2, "thi": 3, "qua": 4, "fou": 4, "fif": 5, "six": 6, "eig": 8, "ten": 10}
+_ONES = "|".join(word for word, value in NUMERALS.items() if 0 < value < 10)
+_TO_99 = rf"(?:{'|'.join(word for word in NUMERALS if word.endswith('ty'))})(?:[ -](?:{_ONES}))?"
+_TO_99 = rf"(?:{_TO_99}|{'|'.join(word for word, value in NUMERALS.items() if value < 20)})\b"
+_TO_999 = rf"(?:(?:an?|{_TO_99}) hundred\b(?:(?: and)? {_TO_99})?|{_TO_99})"
+_LARGE = rf"(?:an?|{_TO_999}) (?:thousand|million|billion|trillion)\b"
+_SPELT_OUT = re.compile(
+    rf"{_LARGE}(?:,? (?:and )?{_LARGE})*(?:,? (?:and )?{_TO_999})?|{_TO_999}", re.IGNORECASE
+)
+_SHARE = re.compile(
+    rf"(?:(an?|{_TO_99})[ -](half|halves|(?:third|quarter|fourth|fifth|sixth|eighth|tenth)s?)|half)"
+    r"(?= of\b| an?\b|\Z)",
+    re.IGNORECASE,
+)
+
+
+def in_digits(text: str) -> str:
+    """A number at the start that is spelt out, in digits: two hundred and one, a dozen, three quarters."""
+    if (sign := re.match(r"(?:negative|minus) (?=[a-z])", text, re.IGNORECASE)) and text[sign.end() :] != (
+        positive := in_digits(text[sign.end() :])
+    ):
+        return f"-{positive}"
+    if share := _SHARE.match(text):
+        count, of = NUMERALS.get((share[1] or "").lower(), 1), _SHARES[(share[2] or "half")[:3].lower()]
+        return f"{count}/{of}{text[share.end() :]}"
+    spelt = _SPELT_OUT.match(text)
+    if spelt is None:
+        return re.sub(r"\A(?i:an?)(?= (?i:dozen|score|gross)\b)", "1", text)
+    total = part = 0
+    for word in re.findall(r"[a-z]+", spelt[0].lower()):
+        if word == "hundred":
+            part *= 100
+        elif word in FACTORS:
+            total, part = total + part * FACTORS[word], 0
+        else:
+            part += 1 if word in ("a", "an") else NUMERALS.get(word, 0)  # "and" adds nothing
+    rest = text[spelt.end() :]
+    return f"{total + part}{rest.removeprefix(f' ({total + part})')}"  # thirty-one (31)
+
+
 def edited(text: str) -> str:
     """Numbers that are spelt with words, in digits: 2 and a half, negative 5, $1.5M, 9 a.m., 7th."""
+    text = in_digits(text)
     for pattern, new in _EDITS:
         text = pattern.sub(new, text)
     return _MONEY_SUFFIX.sub(lambda money: f"{money[1]} {_SUFFIXES[money[2].lower()]}", text)

@@ -26,6 +26,7 @@ from negdistill.data.parts import (
     TAIL_SIGN,
     depths,
     edited,
+    in_digits,
     parts,
     split,
     trimmed,
@@ -33,7 +34,7 @@ from negdistill.data.parts import (
 )
 from negdistill.data.rational import rational
 from negdistill.data.spelling import plain
-from negdistill.data.units import FACTORS, MEASURES, NUMERALS
+from negdistill.data.units import FACTORS, MEASURES, NUMERALS, unit
 
 LENGTH = 2000  # characters; longer answers are taken as they are
 
@@ -42,7 +43,7 @@ LENGTH = 2000  # characters; longer answers are taken as they are
 class Reading:
     """What an answer says.
 
-    kind      "number": an exact value; "ratio": 2:3; "list": several; "text": words; "formula": all else
+    kind      "number": an exact value; "ratio": 2:3, 101_2; "list": several; "text": words; "formula": else
     form      number, list, formula: plain LaTeX; text: words in small letters
     value     of a number, else None
     items     of a list, in order              brackets  around a list, "" for none
@@ -77,7 +78,10 @@ _COMMA = re.compile(
     re.IGNORECASE,
 )
 _ELLIPSIS = re.compile(r"\\[lcdv]?dots[a-z]?(?![A-Za-z])|\.\.\.")
-_UNENDING = re.compile(r"(?<=\d\.\d\d)(\d*) ?(?:\\l?dots|\.\.\.)\Z")
+_DOTS = r" ?(?:\\l?dots|\.\.\.?)\Z"
+_UNENDING = re.compile(rf"(?<=\d\.\d\d)(\d*){_DOTS}")
+_PERIOD = re.compile(r"(?<=\d\.)(\d*)(?:\((\d+)\)|\\dot ?\{?(\d)\}?)\Z")
+_REPEATING = re.compile(rf"(?<=\d\.)(\d{{0,20}}?)(?:(\d{{1,5}}?)\2\2+|(\d{{6,40}}?)\3+){_DOTS}")
 _RATIO = re.compile(r"\d ?: ?\d|\\colon")
 _PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
 _GAP = re.compile(r"(?<=[\d.]) (?=\d)")
@@ -188,42 +192,62 @@ def _ratio(text: str) -> Reading:
     return Reading("ratio", bare, value, unit=f"{half[1].lower()}m" if half else "")
 
 
+_BASED = re.compile(  # 101_2, 101_{two}, (101)_2, 101 base 2
+    r"\(?(\d[\dA-F]*)\)?(?: ?_ ?\{? ?(?:\\text\{)?(?: ?base )?| ?(?:\\text\{ ?|\()?(?:in )?base ?\}? ?)"
+    r"(\d+|[a-z]+)[ })]*"
+)
+
+
+def _in_base(text: str) -> Reading | None:
+    """A numeral of another base than ten: of one digit a number, else compared as it is spelt."""
+    based = _BASED.fullmatch(text)
+    base = str(NUMERALS.get(based[2], based[2])) if based else ""
+    if not base.isdecimal():
+        return None
+    digits = based[1].lstrip("0")
+    if int(base) == 10 or (len(digits) < 2 and digits.isdecimal()):
+        return _one(based[1])
+    return Reading("ratio", f"{digits}_{{{int(base)}}}")
+
+
 def _unit(tail: list[str], lead: list[str]) -> tuple[Fraction, str]:
     """The factor and the unit in the words after and before a number."""
     factor, rest = Fraction(1), list(tail)
     while rest and (rest[0] in FACTORS or (rest[0] in ("a", "of") and rest[1:2] and rest[1] in FACTORS)):
         factor *= FACTORS.get(rest.pop(0), Fraction(1))
-    named = [word for word in (*lead[-1:], *rest[:2]) if word in MEASURES]
-    return factor, named[0] if named else ""
+    return factor, unit(lead, rest)
 
 
 def _one(text: str) -> Reading:
     """The reading of an answer that is no list and no equation."""
     text = trimmed(text)
-    numeral, _, rest = text.partition(" ")
-    if numeral.lower() in NUMERALS:  # twelve apples
-        text = f"{NUMERALS[numeral.lower()]} {rest}".strip()
+    if based := _in_base(text):
+        return based
+    text = in_digits(text)
     sides = split(text, _APPROX)
     if len(sides) == 2:  # \pi \approx 3.14 is \pi; x \approx 3.14 is 3.14
         return _one(sides[1] if _is_name(sides[0]) or not sides[0].strip() else sides[0])
     lead, core, tail, mixed = parts(text)
     if (sign := TAIL_SIGN.search(core)) and not _FUNCTION.search(core):
-        core, tail = core[: sign.start()], ["%" if sign["percent"] else "°", *tail]
+        core, tail = (
+            core[: sign.start()],
+            (["%"] if sign["percent"] else ["°", *filter(None, [sign["side"]])]) + tail,
+        )
     if not core or mixed or STOPS & set(lead) or (STOPS - AFTER) & set(tail[:4]):
         return _text(text)
-    factor, unit = _unit(tail, lead)
+    factor, measure = _unit(tail, lead)
     if (value := rational(core)) is not None:
         digits = _DECIMAL.fullmatch(core.strip())
         places = len((digits[1] + digits[2]).lstrip("0")) if digits and factor == 1 else 0
         form = core if factor == 1 else str(value * factor)
-        return Reading("number", form, value * factor, unit=unit, places=places)
+        return Reading("number", form, value * factor, unit=measure, places=places)
     if _GAP.search(core):  # 3 4
         return _text(text)
-    if (lead or tail) and not _is_constant(core) and not (unit and len(tail) <= 3 and not lead):
+    if (lead or tail) and not _is_constant(core) and not (measure and len(tail) <= 3 and not lead):
         return _text(text)
     if re.fullmatch(r"[A-Z]{2,}|[A-Z][a-z]+", core) or not re.search(r"[\w]", core):
         return _text(text)
-    return Reading("formula", core if factor == 1 else rf"{factor} \cdot ({core})", unit=unit)
+    return Reading("formula", core if factor == 1 else rf"{factor} \cdot ({core})", unit=measure)
 
 
 def _read(text: str) -> Reading:
@@ -232,8 +256,8 @@ def _read(text: str) -> Reading:
 
 def read_plain(text: str) -> Reading:
     """The reading of an answer in plain spelling."""
-    text = trimmed(text)
-    text = _UNENDING.sub(r"\1", text)
+    text = _REPEATING.sub(r"\1\\overline{\2\3}", _PERIOD.sub(r"\1\\overline{\2\3}", text.rstrip()))
+    text = trimmed(_UNENDING.sub(r"\1", text))
     if _ELLIPSIS.search(text) or _RATIO.search(text):
         return _ratio(text)
     text = without_remarks(edited(text))

@@ -34,6 +34,9 @@ class Problem:
     source: str
 
 
+PROBLEMS = (Problem, "a list of Problem, as load_problems() gives it")  # for `check_each`
+
+
 @dataclass(frozen=True, slots=True)
 class Rationale:
     """One answer of a teacher to one problem; `index` counts its samples from 0."""

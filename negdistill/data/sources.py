@@ -33,11 +33,11 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
-from negdistill.checks import check_choice
+from negdistill.checks import check_choice, check_path, check_whole
 from negdistill.data import arithmetic
 from negdistill.data.answers import final_answer
 from negdistill.data.folders import data_folder, find
-from negdistill.data.formats import collect, line_rows, list_rows, number_text, unpack, xml_rows
+from negdistill.data.formats import ON_ERROR, collect, line_rows, list_rows, number_text, unpack, xml_rows
 from negdistill.data.records import Problem, Rationale
 from negdistill.data.released import SAMPLES, TDG, loss, tdg_rows
 
@@ -74,10 +74,12 @@ def load_problems(
     n, seed   seeded sample of n problems without replacement, in file order; None is all of them.
               arithmetic has no end: n problems are generated
 
-    Raises FileNotFoundError, saying what to type, where the data is missing; ValueError for a wrong argument,
-    and for a malformed, truncated or non-UTF-8 row with its file and line.
+    Raises FileNotFoundError, saying what to type, where the data is missing; TypeError for an argument of
+    another type; ValueError for a wrong argument, and for a malformed, truncated or non-UTF-8 row with its
+    file and line.
     """
     check_choice("name", name, PROBLEM_SETS)
+    check_draw(n, seed, data_dir)
     check_choice(f"split of {name}", split, PROBLEM_SETS[name])
     if name == "arithmetic":
         return arithmetic.generate(split, _generated(n), seed)
@@ -110,6 +112,8 @@ def load_rationales(
     `data_dir` and errors as in `load_problems`.
     """
     check_choice("name", name, RATIONALE_SETS)
+    check_choice("on_error", on_error, ON_ERROR)
+    check_draw(n, seed, data_dir)
     if name == "arithmetic":
         problems = arithmetic.generate("train", _generated(n), seed)
         return arithmetic.teach(problems, strength or "weak", SAMPLES, seed)
@@ -117,6 +121,15 @@ def load_rationales(
     path, teacher = find(data_folder(data_dir), name, TDG[name]), name.removeprefix("tdg-")
     groups = collect(tdg_rows(path), lambda key, row: _rationales(key, row, teacher), on_error, loss)
     return [one for i in _sample(len(_some(path, groups)), n, seed) for one in groups[i]]
+
+
+def check_draw(n: int | None, seed: int, data_dir: str | Path | None = None) -> None:
+    """TypeError for what is no number of records, seed or folder; ValueError for a seed below 0."""
+    if n is not None:
+        check_whole("n", n)
+    check_whole("seed", seed, 0)
+    if data_dir is not None:
+        check_path("data_dir", data_dir)
 
 
 def _generated(n: int | None) -> int:

@@ -31,7 +31,9 @@ _CHARACTERS = {
     **dict.fromkeys("‘’‚′", "'"),
     **dict.fromkeys("。．｡", "."),
     **dict.fromkeys("，、､", ","),
+    **dict.fromkeys("✓✔✅", ""),
     **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f", ""),
+    **dict.fromkeys("→⇒⟶⟹➔➜➡", r"\to "),
     "∞": r"\infty ",
     "≠": r"\ne ",
     "≈": r"\approx ",
@@ -134,7 +136,7 @@ def _money(text: str) -> str:
 
 def _bare(text: str) -> str:
     """Without emphasis, delimiters of formulas and sizes; a currency $ becomes \\$."""
-    text = _EMPHASIS.sub(r"\2", text)
+    text = _EMPHASIS.sub(r"\2", _TAGGED.sub(lambda tag: tag[2] or tag[3] or "", text))
     text = _EDGES.sub("", text)
     if quoted := _QUOTED.match(text):
         text = quoted[2] or quoted[3] or ""
@@ -162,6 +164,10 @@ _TYPED_OTHERWISE = (
     *((r"\neq", r"\ne"), ("<=", r"\le "), (">=", r"\ge "), (" != ", r" \ne ")),
 )
 _CLOSES = re.compile(r" ?(?:\^ ?\{? ?\\circ ?\}?)? ?[)\]]")
+_SAID = re.compile(r"\\text\{([^{}]*\d[^{}]*)\}")  # \text{31 cm}
+_TAGGED = re.compile(r"<(\w+)>(.*?)</\1>|\A<([^<>,;|]*\d[^<>,;|]*)>\Z", re.DOTALL)
+_TIMES = re.compile(r"(?<=[\d})])( ?)[xX]\1(?=\\?\$?\d|\\frac|\(\d)")
+_VARIABLE_X = re.compile(r"(?<![A-Za-z\\])[xX](?![A-Za-z]| ?=)")
 _UNIT_LETTER = re.compile(r"\s*[mgshL]\s*")
 _COMMA = re.compile(r"\{\s*([,.])\s*\}|,\\!|\\!,")
 _GROUPS = re.compile(r"(?<![\d.,'])(?<!\d )(\d{1,3})((?:,\d{3})+|(?:[' ]\d{3})+)(?![\d'])(?!,\d)")
@@ -187,6 +193,17 @@ def _grouped(number: re.Match[str]) -> str:
     return number[1] + re.sub(r"\D", "", number[2])
 
 
+def _times(text: str) -> str:
+    """5 x 6 is a product, unless x is a variable there."""
+    product = _TIMES.sub(r"\\times ", text)
+    return text if _VARIABLE_X.search(product) else product
+
+
+def _said(text: str) -> str:
+    r"""\text{31 cm} without its frame, where all digits are in such frames."""
+    return text if re.search(r"(?<!\^)(?<!\^\{)\d", _SAID.sub("", text)) else _SAID.sub(r" \1 ", text)
+
+
 def _braced(argument: str) -> str:
     return argument if argument.startswith("{") else f"{{{argument}}}"
 
@@ -208,8 +225,8 @@ def plain(text: str) -> str:
         text = text.replace(old, new)
     if "\\" in text:
         text = _NO_SIGN.sub(" ", _EMPTY_SIDE.sub("", _COLOR.sub("", text)))
-        text = _TEXT.sub(r"\\text", text)
+        text = _said(_TEXT.sub(r"\\text", text))
         for _ in range(3):  # \textbf{\boxed{\text{7}}}
             text = _PLAIN_CONTENT.sub(_unwrapped, text)
-    text = " ".join(text.split())
+    text = _times(" ".join(text.split()))
     return _commands(_GROUPS.sub(_grouped, _CONTINENTAL.sub(_continental, text)))

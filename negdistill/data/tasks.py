@@ -26,13 +26,13 @@ from pathlib import Path
 
 import numpy as np
 
-from negdistill.checks import check_choice
+from negdistill.checks import check_choice, check_whole
 from negdistill.data import arithmetic
 from negdistill.data.answers import Rule
 from negdistill.data.own_files import FILES, OWN, SPLITS, read_own, read_said, tenth
 from negdistill.data.records import Problem, Rationale
 from negdistill.data.released import TDG
-from negdistill.data.sources import PROBLEM_SETS, load_problems, load_rationales
+from negdistill.data.sources import PROBLEM_SETS, check_draw, load_problems, load_rationales
 
 SHIFTS = tuple(name for name in arithmetic.SPLITS if name not in SPLITS)  # of the embedded benchmark
 GRADINGS: Mapping[str, tuple[str, Rule]] = {  # rules of `final_answer` and of `equivalent`
@@ -84,9 +84,11 @@ class Task:
     def questions(self, split: str, n: int | None = None, seed: int = 0) -> list[Problem]:
         """n questions of a split, drawn with the seed, in the order of their file; None: all there are.
 
-        ValueError for a split that the task lacks, and for more questions than there are.
+        ValueError for a split that the task lacks, and for more questions than there are; TypeError for an n
+        or a seed that is no whole number.
         """
         check_choice("split", split, SPLITS)
+        check_draw(n, seed)
         if self.generated:
             part = self.shift if split == "test" and self.shift else split
             return load_problems(self.name, part, n=n, seed=seed)
@@ -111,8 +113,7 @@ class Task:
 
         ValueError for a teacher that the task lacks, and where it has said nothing to any of the problems.
         """
-        if n < 1:
-            raise ValueError(f"n must be at least 1; got {n}")
+        check_whole("n", n, 1)
         if self.generated and not teacher.endswith(FILES):
             return arithmetic.teach(problems, teacher, n=n, seed=seed)
         by_problem: dict[str, list[Rationale]] = {}
@@ -183,7 +184,7 @@ def load_task(name: str | Path = "arithmetic", grading: str = "") -> Task:
 
 def check_grading(grading: str) -> None:
     """ValueError for what is neither "" nor a name in GRADINGS nor of the form module:function."""
-    if grading and not (isinstance(grading, str) and ":" in grading):
+    if grading != "" and not (isinstance(grading, str) and ":" in grading):
         check_choice("grading", grading, [*GRADINGS, "module:function"])
 
 

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from negdistill.checks import check_each, check_type
 from negdistill.data.answers import Rule, grade
 from negdistill.data.prompts import PRESETS, format_prompt
-from negdistill.data.records import Problem, Rationale
+from negdistill.data.records import PROBLEMS, Problem, Rationale
 from negdistill.inference.sample import sample
 from negdistill.runs.digests import digest_json
 from negdistill.training.batching import Encoded, encode_prompts, pad_id
@@ -30,7 +31,7 @@ from negdistill.training.fits import Fit
 from negdistill.training.method_table import find_method, trainings
 from negdistill.training.reference import log_probs
 from negdistill.training.settings import Settings
-from negdistill.training.students import context_length
+from negdistill.training.students import check_student, context_length
 
 if TYPE_CHECKING:
     from negdistill.training.students import Student
@@ -60,10 +61,11 @@ def evaluate(
     next problem. frame.attrs holds seconds, tokens (generated) and prompt_tokens.
 
     ValueError for no problem, two with one id, a question that leaves no room in the context, a view of a
-    model without NAT, and a view that was never trained.
+    model without NAT, and a view that was never trained. TypeError for an argument of another type.
     """
-    if not problems:
-        raise ValueError("problems must not be empty; there is nothing to answer")
+    check_student(student)
+    check_type("prefix", prefix, str, "a text")
+    problems = check_asked(problems, extract, rule)
     prompts = {problem.id: prefix + format_prompt(problem.question, preset) for problem in problems}
     start = time.perf_counter()
     drawn = sample(
@@ -85,6 +87,15 @@ def evaluate(
         "prompt_tokens": sum(map(len, encode_prompts(list(prompts.values()), student.tokenizer))),
     }
     return frame
+
+
+def check_asked(problems: Sequence[Problem], extract: str, rule: Rule) -> tuple[Problem, ...]:
+    """The problems; what `grade` would refuse of them and of the rules is refused at once."""
+    problems = check_each("problems", problems, *PROBLEMS)
+    if not problems:
+        raise ValueError("problems must not be empty; there is nothing to answer")
+    grade(problems, (), extract, rule)
+    return problems
 
 
 def rationale_log_probs(

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from safetensors.torch import load_file, save_file
 
-from negdistill.checks import check_choice
+from negdistill.checks import check_choice, check_type
 from negdistill.inference.ranker import LOSSES, PAIRED, Ranker
 from negdistill.inference.ranker_report import judge
 from negdistill.runs.digests import digest_code, digest_json
@@ -36,10 +36,11 @@ from negdistill.training.adapters import lora, save_lora, stored
 from negdistill.training.batching import Encoded, Example, batches, encode, pairs
 from negdistill.training.checkpoint import CHECKPOINT
 from negdistill.training.dataset import TrainingSet
-from negdistill.training.fits import ADAPTER, FIT, HISTORY, Fit, finished
+from negdistill.training.fits import ADAPTER, FIT, HISTORY, Fit, check_inputs, finished
 from negdistill.training.identity import digest_student
 from negdistill.training.loop import train
 from negdistill.training.settings import Settings
+from negdistill.training.students import check_student
 
 if TYPE_CHECKING:
     from negdistill.training.students import Student
@@ -73,7 +74,8 @@ def fit_ranker(
     loss: str = "mse",
     start: Fit | None = None,
 ) -> RankerFit:
-    """Train a ranker in a folder below `out_dir`; one that is there is returned, one begun is continued.
+    """Train a ranker, whose scores in [0, 1] weigh the votes of `asc.vote`, in a folder below `out_dir`; one
+    that is there is returned, one begun is continued.
 
     data    right and wrong rationales to train on, of a teacher, of the student or of both; the losses by row
             take a set without wrong ones, too. A rationale without text is left out.
@@ -83,9 +85,11 @@ def fit_ranker(
     start   a plain LoRA row on whose adapter training goes on, in place of a fresh one
 
     ValueError for an unknown loss, a question in both sets, and a set without a right rationale or, for the
-    losses of pairs, without a pair; otherwise as `train`. The student is left as it was.
+    losses of pairs, without a pair; otherwise as `train`. TypeError for an argument of another type. The
+    student is left as it was.
     """
     check_choice("loss", loss, LOSSES)
+    check_inputs(student, {"data": data, "valid": valid}, config, out_dir, {"start": start})
     _refuse_overlap(data, valid)
     examples = _examples(data)
     judged = valid.problems, valid.positives, valid.negatives
@@ -125,9 +129,19 @@ def load_ranker(folder: str | Path) -> RankerFit:
     return RankerFit(folder=run.folder, history=pd.read_csv(run.path(HISTORY)), valid=valid, **row)
 
 
+def check_ranker(parameter: str, one: object) -> None:
+    """TypeError unless it is a RankerFit."""
+    check_type(parameter, one, RankerFit, "a RankerFit, as fit_ranker() returns it")
+
+
 @contextmanager
 def loaded(student: Student, fit: RankerFit) -> Iterator[Ranker]:
-    """Within the block, the trained ranker; afterwards the student is the plain one again."""
+    """Within the block, the trained ranker; afterwards the student is the plain one again.
+
+    TypeError for what is no Student or no RankerFit; ValueError for a ranker of another student.
+    """
+    check_student(student)
+    check_ranker("fit", fit)
     tensors = load_file(fit.folder / ADAPTER / HEAD)
     with stored(student.model, fit.folder / ADAPTER, "lora"):
         ranker = Ranker(student)

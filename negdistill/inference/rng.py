@@ -31,7 +31,7 @@ class SamplingParams:
     def __post_init__(self) -> None:
         for name in ("n", "max_new_tokens"):
             check_whole(name, getattr(self, name), 1)
-        check_whole("seed", self.seed)
+        check_whole("seed", self.seed, 0)
         check_number("temperature", self.temperature, low=0)
         if self.temperature == 0 and self.n > 1:
             raise ValueError(f"n must be 1 at temperature 0, where all samples are equal; got {self.n}")

@@ -27,7 +27,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from negdistill.checks import check_type, check_whole
+from negdistill.checks import check_each, check_flag, check_path, check_type, check_whole
 from negdistill.data.formats import read_records, write_records
 from negdistill.data.records import Sample
 from negdistill.inference.engine import SLACK, Engine
@@ -41,7 +41,7 @@ from negdistill.runs.folder import Manifest, RunFolder
 from negdistill.runs.processes import SharedFolder, all_gather, processes, shard
 from negdistill.training.batching import encode_prompts
 from negdistill.training.identity import digest_student
-from negdistill.training.students import context_length, rope_change
+from negdistill.training.students import check_student, context_length, rope_change
 
 if TYPE_CHECKING:
     from negdistill.training.students import Student
@@ -76,11 +76,11 @@ def sample(
     out_dir         folder that keeps what was drawn, which all processes see. A run that was killed continues
                     there, with the same batch_size on one CPU thread to the same samples.jsonl, bit for bit
 
-    ValueError for no prompt, one without tokens or room in the context, a number out of its range, a view
-    that is not there or untrained, a model whose state is more than keys and values, another run's folder.
+    TypeError for another type. ValueError for no prompt, one without tokens or room in the context, a number
+    out of its range, a view that is not there or untrained, a model of other state, another run's folder.
     """
     rules = SamplingParams(n, temperature, max_new_tokens, seed)
-    _check(prompts, batch_size)
+    _check(student, prompts, batch_size, out_dir, progress)
     ids = dict(zip(prompts, encode_prompts(list(prompts.values()), student.tokenizer), strict=True))
     context = _checked_context(ids, student, max_new_tokens)
     with _viewed(student.model, view) as view:
@@ -106,12 +106,24 @@ def sample(
     return samples
 
 
-def _check(prompts: Mapping[str, str], batch_size: int | None) -> None:
+def _check(
+    student: Student,
+    prompts: Mapping[str, str],
+    batch_size: int | None,
+    out_dir: str | Path | None,
+    progress: bool,
+) -> None:
+    check_student(student)
     check_type("prompts", prompts, Mapping, "texts by problem id")
+    check_each("keys of prompts", prompts, str, "problem ids, which are texts")
+    check_each("prompts", prompts.values(), str, "texts by problem id")
     if not prompts:
         raise ValueError("prompts must not be empty; there is nothing to continue")
     if batch_size is not None:
         check_whole("batch_size", batch_size, 1)
+    if out_dir is not None:
+        check_path("out_dir", out_dir)
+    check_flag("progress", progress)
 
 
 def automatic_batch_size(student: Student, columns: int) -> int:

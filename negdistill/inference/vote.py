@@ -20,17 +20,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from negdistill.checks import check_path
 from negdistill.data.answers import Rule
 from negdistill.data.prompts import format_prompt
 from negdistill.data.records import Problem, Sample
+from negdistill.inference.evaluate import check_asked
 from negdistill.inference.panel import Panel, sampled
 from negdistill.inference.ranker import score
-from negdistill.inference.ranker_fit import RankerFit, loaded
+from negdistill.inference.ranker_fit import RankerFit, check_ranker, loaded
 from negdistill.inference.sample import sample
 from negdistill.method.asc import sequence_weights
 from negdistill.runs.digests import digest_code, digest_json
 from negdistill.training.fit import adapted
-from negdistill.training.fits import Fit
+from negdistill.training.fits import Fit, check_fit
+from negdistill.training.students import check_student
 
 if TYPE_CHECKING:
     from negdistill.training.students import Student
@@ -85,9 +88,13 @@ def draw_ballot(
 
     The other arguments are those of `sample`, also for what is refused.
     """
+    check_student(student)
+    check_fit("fit", fit)
+    problems = check_asked(problems, extract, rule)
     prompts = {one.id: fit.prefix + format_prompt(one.question, fit.preset) for one in problems}
     settings = {"n": n, "temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed}
     if out_dir is not None:
+        check_path("out_dir", out_dir)
         code = digest_code(sample.__module__)
         name = digest_json([code, fit.folder.name, list(prompts.items()), *settings.items()])[:12]
         out_dir = Path(out_dir) / f"samples-{name}"
@@ -119,7 +126,15 @@ def vote_all(
 ) -> pd.DataFrame:
     """Sample, score, weigh and vote: a row per rule and problem with problem_id, rule, answer and correct.
 
-    Arguments and errors as in `draw_ballot`, for the ranker as in `ranker_fit.loaded`.
+    fit, ranker    what `fit` and `fit_ranker` returned on this student
+    n              answers to each problem, weighed by SC, WS, WS per token and ASC: eq-asc of book/method.md
+    out_dir        folder that keeps what is drawn, below it one for each fit, set of problems and setting
+    extract, rule  of `grade`, for what is right; the votes themselves join answers under rule "math"
+
+    The other arguments are those of `sample`, also for what is refused. An answer is None where no candidate
+    has one. ValueError for no problem, two with one id, an unknown rule, and a fit or ranker of another
+    student; TypeError for an argument of another type.
     """
+    check_ranker("ranker", ranker)
     settings = (n, temperature, seed, out_dir, max_new_tokens, batch_size, extract, rule, progress)
     return draw_ballot(student, fit, problems, *settings).ranked(student, ranker).votes()

@@ -22,6 +22,7 @@ from math import comb, fsum
 
 import numpy as np
 
+from negdistill.checks import check_each, check_number
 from negdistill.data.answers import equal_pairs
 
 TIE = 1e-9  # sums closer than this share of the largest are equal: their order of summation is no vote
@@ -35,8 +36,12 @@ def vote(answers: Sequence[str | None], weights: Sequence[float] | None = None) 
     answers  final answers of the candidates, None where there is none
     weights  one per candidate, at least 0; only their ratios count. None: each counts 1, self-consistency
 
-    ValueError for weights that are negative, not finite, or not as many as the answers.
+    ValueError for weights that are negative, not finite, or not as many as the answers; TypeError for an
+    answer that is neither a text nor None, and for a weight that is no number.
     """
+    answers = check_each(
+        "answers", answers, (str, type(None)), "a list of texts, or None for one that is missing"
+    )
     used = np.ones(len(answers)) if weights is None else check_weights(weights, (len(answers),))
     ids = groups([answers])[0]
     members: dict[int, list[int]] = {}
@@ -125,8 +130,13 @@ def check_size(name: str, size: int, most: int) -> None:
 
 
 def check_weights(weights: Sequence[float] | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The weights as floats of that shape; ValueError unless all are finite and at least 0."""
-    checked = np.asarray(weights, dtype=float)
+    """The weights as floats of that shape; TypeError unless all are numbers, ValueError unless all are finite
+    and at least 0."""
+    checked = np.asarray(weights)
+    if checked.dtype.kind not in "biuf":  # NumPy would read a number out of a text
+        for one in checked.flat:
+            check_number("weights", one)
+    checked = checked.astype(float)
     if checked.shape != shape:
         raise ValueError(f"weights must be one per answer, {shape}; got {checked.shape}")
     if not (np.isfinite(checked) & (checked >= 0)).all():

@@ -30,7 +30,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from negdistill.checks import check_choice
+from negdistill.checks import check_choice, check_path, check_type
 from negdistill.method.nat_files import (
     Shapes,
     check_adapter,
@@ -46,12 +46,13 @@ from negdistill.runs.files import atomic_path
 
 CONFIG = "nat_config.json"
 FORMAT = 1
+MODEL = "a model of torch, such as Student.model"
 
 # --- attach and detach --------------------------------------------------------------------------------
 
 
 def attach(model: nn.Module, config: NATConfig, neg: str | Path | None = None) -> nn.Module:
-    """Wrap the projections that `config.target_modules` names in DualLinear, in place; returns the model.
+    """Wrap what `target_modules` names in DualLinear, eq-nat of book/method.md, in place; returns the model.
 
     neg  folder of a PEFT LoRA of the same base and projections, of any rank; None: an empty negative branch,
          h- = W0 x
@@ -59,8 +60,12 @@ def attach(model: nn.Module, config: NATConfig, neg: str | Path | None = None) -
     Afterwards A+, B+ and the unit require gradients and nothing else does, unless `config` has it otherwise;
     the view is "nat". A+ and the unit draw on torch's random numbers, the same ones whatever `neg` is.
     Raises ValueError for a name that matches no projection, a model that already carries adapters, and an
-    adapter of another base or of other projections.
+    adapter of another base or of other projections; TypeError for an argument of another type.
     """
+    check_type("model", model, nn.Module, MODEL)
+    check_type("config", config, NATConfig, "a NATConfig, such as settings().nat")
+    if neg is not None:
+        check_path("neg", neg)
     if any(hasattr(module, "lora_A") for module in model.modules()):
         raise ValueError("the model already carries adapters: detach(model) first, or unload() those of PEFT")
     targets = projections(model, config.target_modules)
@@ -85,7 +90,11 @@ def attach(model: nn.Module, config: NATConfig, neg: str | Path | None = None) -
 
 
 def detach(model: nn.Module) -> nn.Module:
-    """Give the plain model back, in place: the base's own modules, trainable where they were before."""
+    """Give the plain model back, in place: the base's own modules, trainable where they were before.
+
+    W0 of book/method.md was never changed, so it is the model before `attach`, bit for bit. ValueError for a
+    model that carries no NAT, TypeError for what is no model.
+    """
     layers, state = dual_layers(model), _state(model)
     for name, layer in layers.items():
         _replace(model, name, layer.base_layer)
@@ -99,7 +108,8 @@ def _shapes(targets: dict[str, nn.Module]) -> Shapes:
 
 
 def dual_layers(model: nn.Module) -> dict[str, DualLinear]:
-    """DualLinear by full name; ValueError where there is none."""
+    """DualLinear by full name; ValueError where there is none, TypeError for what is no model."""
+    check_type("model", model, nn.Module, MODEL)
     layers = {name: module for name, module in model.named_modules() if isinstance(module, DualLinear)}
     if not layers:
         raise ValueError(
@@ -119,6 +129,7 @@ def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
 
 @torch.no_grad()
 def fill(layer: DualLinear, branch: str, pair: tuple[Tensor, Tensor]) -> None:
+    """Put A and B into a branch of a layer."""
     layer.lora_A[branch].weight.copy_(pair[0])
     layer.lora_B[branch].weight.copy_(pair[1])
 
@@ -130,7 +141,9 @@ def fill(layer: DualLinear, branch: str, pair: tuple[Tensor, Tensor]) -> None:
 def view(model: nn.Module, name: str) -> Iterator[nn.Module]:
     """Within the block forward computes the view "base", "pos", "neg" or "nat"; afterwards the one before.
 
-    Only forward changes: what is trainable stays so, and a view that was never trained is not refused.
+    They are W0 x, h+, h- (eq-branches of book/method.md) and the output of the unit (eq-nat). Only forward
+    changes: what is trainable stays so, and a view that was never trained is not refused.
+    ValueError for an unknown view and a model that carries no NAT, TypeError for what is no model.
     """
     check_choice("view", name, VIEWS)
     state = _state(model)

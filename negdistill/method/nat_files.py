@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from negdistill.checks import check_number, check_whole
 from negdistill.method.peft_loader import load_peft
 from negdistill.method.projections import widths
 from negdistill.runs.digests import digest_weights
@@ -50,7 +51,8 @@ SILENT = re.compile(
 def read_plain(folder: str | Path) -> tuple[dict[str, object], set[str], dict | None]:
     """Configuration of a PEFT LoRA folder, the modules that it adapts, and the marks of its base or None.
 
-    ValueError for a folder without the two files, a damaged one, and an adapter that is more than plain LoRA:
+    ValueError for a folder without the two files, a damaged one, a configuration without the numbers r and
+    lora_alpha, and an adapter that is more than plain LoRA:
     DoRA, PiSSA, ranks that differ by module, tokens that switch it on, ... What is not known is refused.
     """
     folder = Path(folder)
@@ -60,9 +62,10 @@ def read_plain(folder: str | Path) -> tuple[dict[str, object], set[str], dict | 
     try:
         config = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
         with safe_open(folder / FILES[1], framework="pt") as file:
-            keys, marks = list(file.keys()), (file.metadata() or {}).get("base")
-    except (json.JSONDecodeError, SafetensorError) as error:
+            keys, marks = list(file.keys()), json.loads((file.metadata() or {}).get("base", "null"))
+    except (ValueError, SafetensorError) as error:  # no JSON, or no UTF-8
         raise ValueError(f"{folder} is damaged: {error}; get it again, or train it again") from error
+    _check_config(folder / FILES[0], config)
     if config.get("peft_type") != "LORA":
         beyond = f"peft_type {config.get('peft_type')}"
     elif (init := config.get("init_lora_weights", True)) not in INITS:
@@ -73,7 +76,21 @@ def read_plain(folder: str | Path) -> tuple[dict[str, object], set[str], dict | 
         beyond = next(iter([*options, *(key for key in keys if not KEY.fullmatch(key))]), None)
     if beyond is not None:
         raise ValueError(f"{folder} is not a plain LoRA ({beyond}): train it with one r and no such options")
-    return config, {KEY.fullmatch(key)[1] for key in keys}, json.loads(marks) if marks else None
+    return config, {KEY.fullmatch(key)[1] for key in keys}, marks
+
+
+def _check_config(place: Path, config: object) -> None:
+    """ValueError, naming file and field, unless a configuration holds what a LoRA is scaled by."""
+    if not isinstance(config, dict):
+        raise ValueError(
+            f"{place} must hold an object of JSON; got {config!r}; get it again, or train it again"
+        )
+    try:
+        if config.get("peft_type") == "LORA":
+            check_whole("r", config.get("r"), 1)
+            check_number("lora_alpha", config.get("lora_alpha"))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{place}: {error}; get it again, or train it again") from None
 
 
 def read_adapter(folder: str | Path, shapes: Shapes) -> tuple[float, Pairs]:

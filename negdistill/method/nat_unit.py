@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from negdistill.checks import check_choice, check_number, check_type, check_whole
+from negdistill.checks import check_choice, check_flag, check_number, check_whole
 from negdistill.method.projections import widths
 
 VIEWS = ("base", "pos", "neg", "nat")
@@ -47,7 +47,11 @@ def integrate_plain(
     """The integrate unit as the paper writes it (eq-branches, eq-alpha and eq-nat of book/method.md).
 
     x [B, T, d_in]; w0_x = W0 x [B, T, d_out]; pos = s+ B+ A+ x and neg = s- B- A- x [B, T, d_out];
-    w_q [u, d_in]; w_k, w_1 [u, d_out]; w_2 [d_out, u] -> out [B, T, d_out], alpha- in [-0.5, 0.5] [B, T, 1]
+    w_q [u, d_in]; w_k, w_1 [u, d_out]; w_2 [d_out, u] -> out [B, T, d_out], alpha- in [-0.5, 0.5] [B, T, 1],
+    in the dtype that all have
+
+    It stays what it is compared with, formulas alone: of shapes or dtypes that do not go together torch says
+    so, as RuntimeError.
     """
     h_pos, h_neg = w0_x + pos, w0_x + neg
     query = x @ w_q.t()
@@ -92,7 +96,7 @@ class NATConfig:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1); got {self.dropout!r}")
         check_number("shift", self.shift, 0, 1)
-        check_type("train_neg", self.train_neg, bool, "True or False")
+        check_flag("train_neg", self.train_neg)
         check_choice("mix", self.mix, MIXES)
         names = self.target_modules
         if isinstance(names, str) or not names or not all(isinstance(name, str) and name for name in names):
@@ -213,6 +217,14 @@ class DualLinear(nn.Module):
     Freshly made, all four views give W0 x exactly: A-, B-, B+ and W_2 are zero (the others start as nn.Linear
     does). The base is only called, so it may be quantised. What is added is float32, or float64 on a float64
     base; the nat view computes in the dtype of W0 x, which is the base's or autocast's.
+
+    base_layer   nn.Linear, a quantised layer like it, or Conv1D of transformers: d_in -> d_out
+    neg_r        rank of the negative pair, at least 1; neg_scaling: its s-
+    name, state  the layer's full name in its model, and what all layers share; config of the latter is the
+                 NATConfig, which has checked its ranges
+
+    Equations: eq-branches, eq-alpha and eq-nat of book/method.md. `attach` makes these layers and checks what
+    it is given. x of another width is a RuntimeError of torch.
     """
 
     def __init__(

@@ -22,12 +22,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from itertools import groupby
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from negdistill.checks import check_choice
+from negdistill.checks import check_choice, check_flag, check_path, check_type
 from negdistill.data import arithmetic
 from negdistill.data.prompts import STOP, chat_messages, completion_text, most_prompt_tokens
 from negdistill.data.records import Problem, Rationale, Reply
@@ -54,6 +55,7 @@ def plan(
     store: str | Path = "rationales.jsonl",
 ) -> Plan:
     """Requests, tokens and cost of `generate` with the same arguments. Sends nothing, writes nothing."""
+    check_path("store", store)
     return planned(wanted_slots(problems, teacher, n, temperature), read_store(Path(store))[0], teacher)
 
 
@@ -82,8 +84,11 @@ def generate(
     Raises ValueError for an argument out of its range, two problems of one id, max_cost for a teacher without
     prices and a file that is no store; BudgetReached before a request that might exceed max_cost;
     ConnectionError where the server gives up or a question got no answer. What was answered is in the
-    store.
+    store. TypeError for an argument of another type.
     """
+    check_path("store", store)
+    for name, value in (("progress", progress), ("retry_rejected", retry_rejected)):
+        check_flag(name, value)
     slots = wanted_slots(problems, teacher, n, temperature)
     _check(teacher, max_cost)
     with Store(store) as kept:
@@ -111,6 +116,8 @@ def _check(teacher: Teacher, max_cost: float | None) -> None:
         raise ValueError(
             f"max_cost needs a teacher with prices; set prices of {teacher.name!r} or leave it out"
         )
+    if max_cost is not None:
+        check_type("max_cost", max_cost, Real, "a number")
     if max_cost is not None and not max_cost >= 0:
         raise ValueError(f"max_cost must be at least 0; got {max_cost}")
 

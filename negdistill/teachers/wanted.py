@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from negdistill.checks import check_number, check_whole
-from negdistill.data.records import Problem, Reply
+from negdistill.checks import check_each, check_number, check_type, check_whole
+from negdistill.data.records import PROBLEMS, Problem, Reply
 from negdistill.data.said import question_digest
 from negdistill.runs.digests import digest_json
 from negdistill.teachers.ledger import Budget, Keep, Key, Slot, cost
 
 
+@runtime_checkable
 class Teacher(Protocol):
     """What `generate` needs to know of a teacher.
 
@@ -68,7 +69,11 @@ class Plan:
 
 
 def wanted_slots(problems: Sequence[Problem], teacher: Teacher, n: int, temperature: float) -> list[Slot]:
-    """n slots of each problem; ValueError as in `generate`."""
+    """n slots of each problem; errors as in `generate`."""
+    problems = check_each("problems", problems, *PROBLEMS)
+    check_type("teacher", teacher, Teacher, 'a teacher, such as OpenAITeacher("gpt-4o-mini")')
+    if isinstance(teacher, type):
+        raise TypeError(f"teacher must be a teacher, {teacher.__name__}(...); got the class itself")
     check_whole("n", n, 1)
     check_number("temperature", temperature, 0)
     seen: set[str] = set()

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from negdistill.checks import check_choice
+from negdistill.checks import check_choice, check_each
 from negdistill.data.answers import Rule, grade, split
 from negdistill.data.prompts import format_prompt
-from negdistill.data.records import Problem, Rationale
+from negdistill.data.records import PROBLEMS, Problem, Rationale
 from negdistill.data.tasks import Task
 from negdistill.training.batching import Example
 
@@ -98,8 +98,15 @@ class TrainingSet:
 def training_set(
     problems: Iterable[Problem], rationales: Iterable[Rationale], extract: str = "boxed", rule: Rule = "exact"
 ) -> TrainingSet:
-    """Grade the rationales and split them; rules as in `answers.grade`."""
-    problems = tuple(problems)
+    """Grade the rationales and split them: the positives are those graded right, the negatives all others.
+
+    problems, rationales  in any order, which each side keeps; D+ and D- of book/method.md
+    extract, rule         of `answers.grade`
+
+    TypeError for what is no Problem or no Rationale; ValueError for an unknown rule, two problems with one
+    id, and a rationale of no problem.
+    """
+    problems = check_each("problems", problems, *PROBLEMS)
     positives, negatives = split(grade(problems, rationales, extract, rule))
     return TrainingSet(problems, tuple(positives), tuple(negatives))
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from negdistill.checks import check_path
 from negdistill.data.prompts import PRESETS
 from negdistill.method.nat_files import FILES
 from negdistill.runs.files import atomic_path
@@ -97,8 +98,11 @@ def export(folder: str | Path, out: str | Path, student: str = "embedded") -> Pa
              place of "embedded" it names out/base, as `out` was typed
 
     ValueError for a row that is no plain LoRA, another student, an `out` that holds something already, a
-    damaged fit, and an export that does not answer as the fit; FileNotFoundError where there is no run.
+    damaged fit, and an export that does not answer as the fit; FileNotFoundError where there is no run;
+    TypeError for what is no path.
     """
+    for name, value in {"folder": folder, "out": out, "student": student}.items():
+        check_path(name, value)
     folder, out = Path(folder), Path(out)
     manifest = RunFolder.open(folder).manifest
     fit = _plain_fit(folder)

@@ -43,7 +43,17 @@ from negdistill.training.budget import rest, stage_settings
 from negdistill.training.contrast import contrasted, save_contrast
 from negdistill.training.dataset import TrainingSet
 from negdistill.training.few_shot import few_shot_prefix
-from negdistill.training.fits import ADAPTER, Fit, OnEpoch, finished, follower, load_fit, write_fit
+from negdistill.training.fits import (
+    ADAPTER,
+    Fit,
+    OnEpoch,
+    check_fit,
+    check_inputs,
+    finished,
+    follower,
+    load_fit,
+    write_fit,
+)
 from negdistill.training.identity import digest_student
 from negdistill.training.loop import COLUMNS, train
 from negdistill.training.method_table import (
@@ -59,7 +69,7 @@ from negdistill.training.method_table import (
 )
 from negdistill.training.passes import reference_pass, teacher_pass
 from negdistill.training.settings import Settings
-from negdistill.training.students import context_length
+from negdistill.training.students import check_student, context_length
 
 if TYPE_CHECKING:
     from negdistill.training.students import Student
@@ -96,14 +106,17 @@ def fit(
 
     ValueError for an unknown row, an empty set of rationales, a projection that the model lacks, worked
     examples that do not fit the context, or a budget that the adapters it uses took; otherwise as `train`.
+    TypeError for an argument of another type.
     """
-    _check(find_method(method), data, config, on_epoch)
+    check_type("method", method, str, "the name of a row")
+    check_inputs(student, {"data": data}, config, out_dir, {"neg": neg, "nat": nat, "start": start})
+    _check(find_method(method), on_epoch)
     projections(student.model, config.nat.target_modules)
-    named = {"neg": (NEGATIVE, neg), "nat": ("NAT", nat), "start": (COT, start)}
-    for parameter, (name, one) in named.items():
-        if one is not None:
-            check_choice(f"{parameter}.method", one.method, (name,))
-    given = {name: one for name, one in named.values() if one is not None and name != method}
+    named = {NEGATIVE: ("neg", neg), "NAT": ("nat", nat), COT: ("start", start)}
+    given = {name: one for name, (_, one) in named.items() if one is not None}
+    for name, one in given.items():
+        check_choice(f"{named[name][0]}.method", one.method, (name,))
+    given.pop(method, None)
     fits, wanted = dict(given), {stage: find_method(stage) for stage in stages(method, given)}
     texts = {
         name: data.examples(one.data or "positives", config.preset, one.marks) for name, one in wanted.items()
@@ -115,9 +128,7 @@ def fit(
     return fits[method]
 
 
-def _check(row: Method, data: TrainingSet, config: Settings, on_epoch: OnEpoch | None) -> None:
-    check_type("data", data, TrainingSet, "a TrainingSet")
-    check_type("config", config, Settings, "Settings, as settings() makes them")
+def _check(row: Method, on_epoch: OnEpoch | None) -> None:
     if isinstance(row.objective, str):
         check_choice(f"objective of {row.name}", row.objective, OBJECTIVES)
     if on_epoch is not None and not isinstance(getattr(on_epoch, "key", None), str):
@@ -128,7 +139,12 @@ def _check(row: Method, data: TrainingSet, config: Settings, on_epoch: OnEpoch |
 
 @contextmanager
 def adapted(student: Student, fit: Fit) -> Iterator[Student]:
-    """Within the block, the student with the adapter of the fit; afterwards it is the plain student again."""
+    """Within the block, the student with the adapter of the fit; afterwards it is the plain student again.
+
+    TypeError for what is no Student or no Fit; ValueError for an adapter that was trained on another base.
+    """
+    check_student(student)
+    check_fit("fit", fit)
     view = find_method(fit.method).view
     block = (
         nullcontext(student.model) if view == "base" else stored(student.model, fit.folder / ADAPTER, view)

@@ -10,7 +10,7 @@ folder/manifest.json  what it was made from, and the sha256 of all of these; fin
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from torch import nn
 
+from negdistill.checks import check_path, check_type
 from negdistill.runs.folder import MANIFEST, Manifest, RunFolder, require_same
 from negdistill.runs.processes import processes
 from negdistill.training.checkpoint import CHECKPOINT
+from negdistill.training.dataset import TrainingSet
 from negdistill.training.settings import Settings
+from negdistill.training.students import check_student
 
 if TYPE_CHECKING:
     from negdistill.training.students import Student
@@ -63,6 +66,26 @@ class Fit:
         """For tables: method, seed, lr, trainable_parameters, and the totals as steps, tokens, seconds."""
         own = {name: getattr(self, name) for name in ("method", "seed", "lr", "trainable_parameters")}
         return own | {name: getattr(self, f"total_{name}") for name in ("steps", "tokens", "seconds")}
+
+
+def check_fit(parameter: str, one: object) -> None:
+    """TypeError unless it is a Fit."""
+    check_type(parameter, one, Fit, "a Fit, as fit() returns it")
+
+
+def check_inputs(
+    student: object, sets: Mapping[str, object], config: object, out_dir: object, used: Mapping[str, object]
+) -> None:
+    """TypeError unless a training was given what it takes: a Student, training sets, Settings, a folder, and
+    of what it uses, by the parameter's name, a Fit or None."""
+    check_student(student)
+    for name, data in sets.items():
+        check_type(name, data, TrainingSet, "a TrainingSet")
+    check_type("config", config, Settings, "Settings, as settings() makes them")
+    check_path("out_dir", out_dir)
+    for name, one in used.items():
+        if one is not None:
+            check_fit(name, one)
 
 
 def finished(folder: Path, wanted: Manifest | None = None) -> bool:

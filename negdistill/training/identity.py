@@ -1,7 +1,7 @@
 """Identity: digests of all in a student or an objective that a result depends on.
 
     model       every weight, the configuration, scale and dropout of adapters, the ids that end an answer
-    tokenizer   vocabulary, normaliser, splitting, special tokens, chat template
+    tokenizer   vocabulary, normaliser, splitting, special tokens, chat template, length of the longest text
     objective   its source and the values that it carries along
 
 Two models of equal weights differ where one rotates its positions by another base, so both are read.
@@ -49,7 +49,8 @@ def digest_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     core = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
     core = {name: value for name, value in core.items() if name not in _STATE}
     special = {name: str(value) for name, value in tokenizer.special_tokens_map.items()}
-    return digest_json([core, special, getattr(tokenizer, "chat_template", None)])
+    said = (getattr(tokenizer, name, None) for name in ("chat_template", "model_max_length"))
+    return digest_json([core, special, *said])
 
 
 def digest_student(student: Student) -> dict[str, str]:

@@ -262,12 +262,22 @@ class _Loop:
         return loss, norm
 
     def loss(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        found = self.objective(self.wrapped, batch)
-        if not (isinstance(found, torch.Tensor) and found.ndim == 0):
-            shape = [*found.shape] if isinstance(found, torch.Tensor) else type(found).__name__
+        name = objective_name(self.objective)
+        try:
+            found = self.objective(self.wrapped, batch)
+        except KeyError as error:
+            if error.args and error.args[0] in batch:
+                raise
+            fields = ", ".join(batch)
             raise ValueError(
-                f"objective {objective_name(self.objective)!r} must return one number, the sum over its "
-                f"{self.per}s as a tensor of shape []; got {shape}"
+                f"objective {name!r} needs {error}, which a batch does not have; it has {fields}"
+            ) from error
+        if not (isinstance(found, torch.Tensor) and found.ndim == 0 and found.requires_grad):
+            shape = [*found.shape] if isinstance(found, torch.Tensor) else type(found).__name__
+            detached = ", without a gradient" if getattr(found, "requires_grad", True) is False else ""
+            raise ValueError(
+                f"objective {name!r} must return one number, the sum over its {self.per}s as a tensor of "
+                f"shape [] with a gradient; got {shape}{detached}"
             )
         return found
 

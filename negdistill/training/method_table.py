@@ -17,10 +17,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from types import MappingProxyType
 
-from negdistill.checks import check_choice
+from negdistill.checks import check_choice, check_flag, check_number
 from negdistill.runs.digests import digest_code
 
 DATA = ("", "solutions", "positives", "negatives", "both", "answers")
@@ -89,12 +90,35 @@ class Method:
         _check_tuple(self, "uses", str, "names of rows")
         _check_tuple(self, "marks", str, "two texts, for right and wrong", (0, 2))
         _check_tuple(self, "rates", (int, float), "factors above 0")
-        if not self.rates or min(self.rates) <= 0:
+        if not self.rates:
             raise ValueError(f"rates of {self.name} must be factors above 0, at least one; got {self.rates}")
+        for rate in self.rates:
+            check_number(f"rates of {self.name}", rate, above=0)
+        for flag in ("reference", "memory"):
+            check_flag(f"{flag} of {self.name}", getattr(self, flag))
+        if callable(self.objective):
+            try:
+                signature(self.objective).bind("model", "batch")
+            except TypeError as error:
+                raise TypeError(f"objective of {self.name} must take model and batch: {error}") from error
         if bool(self.uses) != bool(self.start):
             raise ValueError(
                 f"start of {self.name} must say what becomes of the rows that it uses; "
                 f"got uses {self.uses} and start {self.start!r}"
+            )
+        if not (self.data or self.uses or self.view == "base"):
+            raise ValueError(
+                f"data of {self.name} must say what it trains on, or uses what it is made of; got neither"
+            )
+        if (self.view == "contrast") != (self.start == "contrast"):
+            raise ValueError(
+                f'view and start of {self.name} must both be "contrast", or neither; got {self.view!r} and '
+                f"{self.start!r}"
+            )
+        if bool(self.beta_mode) != (self.start == "teacher"):
+            raise ValueError(
+                f"beta_mode of {self.name} must be named where it starts from teachers, nowhere else; got "
+                f"{self.beta_mode!r} and start {self.start!r}"
             )
         if self.order != "single" and self.data != "both":
             raise ValueError(
@@ -120,6 +144,12 @@ def _rival(name: str, objective: str, description: str, **more: object) -> Metho
     """Right and wrong rationales, whole ones, after CoT KD and at gentle rates."""
     whole = {"uses": ("CoT KD",), "start": "continue", "per": "row", "rates": GENTLE}
     return Method(name, "rival", "both", "lora", description, objective, **whole | more)
+
+
+def _control(
+    name: str, view: str, says: str, uses: tuple[str, ...] = (), start: str = "", data: str = "positives"
+) -> Method:
+    return Method(name, "control", data, view, says, uses=uses, start=start)
 
 
 def _marked(name: str, right: str, wrong: str, description: str) -> Method:
@@ -154,46 +184,16 @@ _ROWS = (
     _taught("KD", "paper", "none", "CoT KD, and the distribution of NAT"),
     _taught("NCE", "paper", "paper", "KD, weighted by beta of each rationale"),
     Method(NEGATIVE, "paper", "negatives", "lora", "wrong rationales only"),
-    Method(WIDE, "control", "positives", "lora", "CoT KD with as many trainable parameters as NAT"),
-    Method("NAT, empty branch", "control", "positives", "nat", "the unit over a zero negative branch"),
-    Method(
-        "NAT, random branch", "control", "positives", "nat", "the unit over noise", uses=_NEG, start="noise"
-    ),
-    Method(
-        *("NAT, positive branch", "control", "positives", "nat", "the unit over CoT KD as negative branch"),
-        uses=("CoT KD",),
-        start="branch",
-    ),
-    Method(
-        *(
-            "Negatives first",
-            "control",
-            "positives",
-            "lora",
-            "one adapter: wrong rationales, then right ones",
-        ),
-        uses=_NEG,
-        start="continue",
-    ),
-    Method(
-        *("Merge", "control", "", "lora", "1.5 CoT KD - 0.5 negative adapter, no training of its own"),
-        uses=tuple(MERGE),
-        start="merge",
-    ),
+    _control(WIDE, "lora", "CoT KD with as many trainable parameters as NAT"),
+    _control("NAT, empty branch", "nat", "the unit over a zero negative branch"),
+    _control("NAT, random branch", "nat", "the unit over noise", _NEG, "noise"),
+    _control("NAT, positive branch", "nat", "the unit over CoT KD as negative branch", (COT,), "branch"),
+    _control("Negatives first", "lora", "one adapter: wrong rationales, then right ones", _NEG, "continue"),
+    _control("Merge", "lora", "1.5 CoT KD - 0.5 negative adapter, no training", tuple(MERGE), "merge", ""),
     _taught("NCE, mean beta", "control", "mean", "NCE with the same beta for all"),
     _taught("NCE, shuffled beta", "control", "shuffled", "NCE with the beta of another rationale"),
     _taught("NCE, inverse beta", "control", "inverse", "NCE with the order of beta reversed"),
-    Method(
-        *(
-            LONGER,
-            "control",
-            "positives",
-            "lora",
-            "CoT KD, and then CoT KD again: the same start as a rival's",
-        ),
-        uses=("CoT KD",),
-        start="continue",
-    ),
+    _control(LONGER, "lora", "CoT KD, then CoT KD again: the same start as a rival's", (COT,), "continue"),
     Method("Answers only", "rival", "answers", "lora", "the boxed answer without a rationale"),
     _marked("Label prefix", RIGHT, WRONG, "both, marked right or wrong; answers under the mark right"),
     _marked("Label prefix, swapped", WRONG, RIGHT, "the same with the words of the marks exchanged"),
@@ -210,22 +210,29 @@ _ROWS = (
     _rival("NSR", "nsr", "wrong rationales less likely, nothing else", **_PAIRS),
     _rival("TOPR", "topr", "wrong ones count less once they are less likely", **_REFERENCE),
     Method(
-        *("GLOW", "rival", "both", "lora", "both alike, more weight for what gets no better", "glow"),
+        "GLOW",
+        "rival",
+        "both",
+        "lora",
+        "both alike, more weight for what gets no better",
+        "glow",
         per="row",
         memory=True,
     ),
     Method(
-        *(
-            "UL, whole rationales",
-            "rival",
-            "both",
-            "lora",
-            "CoT KD, and 0.05 unlikelihood of wrong rationales",
-        ),
+        "UL, whole rationales",
+        "rival",
+        "both",
+        "lora",
+        "CoT KD, and 0.05 unlikelihood of wrong rationales",
         "unlikelihood of rationales",
     ),
     Method(
-        *("Contrastive decoding", "rival", "", "contrast", "1.5 CoT KD - 0.5 negative adapter, in logits"),
+        "Contrastive decoding",
+        "rival",
+        "",
+        "contrast",
+        "1.5 CoT KD - 0.5 negative adapter, in logits",
         uses=tuple(MERGE),
         start="contrast",
     ),

@@ -75,7 +75,13 @@ SETTINGS: Mapping[str, Settings] = MappingProxyType(
 def settings(name: str = "embedded", **changes: object) -> Settings:
     """A copy of SETTINGS[name] with fields of it, of its NATConfig or of its TrainConfig changed.
 
+    name     "embedded", for the embedded student; "paper", of arXiv 2312.12832; "faithful", the same with the
+             text format of its released code
+    changes  fields by name, in the units and ranges that Settings, NATConfig and TrainConfig give
+
     settings(max_steps=300, seed=1) trains 300 steps: of epochs, max_steps and max_tokens the one given holds.
+    ValueError for an unknown name or field, a value out of its range, and more than one of these three;
+    TypeError for a value of another type.
     """
     check_choice("name", name, SETTINGS)
     base = SETTINGS[name]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple
 
-from negdistill.checks import check_choice, check_number, check_type, check_whole
+from negdistill.checks import check_choice, check_flag, check_number, check_whole
 from negdistill.training.batching import Encoded
 
 SCHEDULES = ("linear", "cosine")
@@ -54,7 +54,7 @@ class TrainConfig:
         for name in ("lr", "max_grad_norm"):
             check_number(name, getattr(self, name), above=0)
         for name in ("compile", "progress"):
-            check_type(name, getattr(self, name), bool, "True or False")
+            check_flag(name, getattr(self, name))
 
 
 def learning_rate(step: int, total: int, config: TrainConfig) -> float:

@@ -43,13 +43,14 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging
 
-from negdistill.checks import check_choice
+from negdistill.checks import check_choice, check_path, check_type
 from negdistill.data import arithmetic_text
 from negdistill.runs.folder import machine
 from negdistill.training import student_files
 
 THREADS = "NEGDISTILL_THREADS"  # of a student that is not small; the cores where it is not set
 SMALL = 10_000_000  # parameters, below which one thread computes
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 QUANTIZED = {
     "8bit": {"load_in_8bit": True},
     "4bit": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
@@ -64,6 +65,11 @@ class Student(NamedTuple):
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+
+
+def check_student(student: object) -> None:
+    """TypeError unless it is a Student: neither its name nor its model alone."""
+    check_type("student", student, Student, "a Student, as load_student() gives it")
 
 
 def new_student(seed: int = 0) -> Student:
@@ -93,7 +99,7 @@ def new_student(seed: int = 0) -> Student:
 
 def load_student(
     name: str = "embedded",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
     quantize: str | None = None,
 ) -> Student:
@@ -101,14 +107,21 @@ def load_student(
 
     name    "embedded", a folder, or a hub id, owner/name; safetensors weights only, and no code from the
             folder or repository runs. Where the hub does not answer, what was loaded from it before is taken
-    dtype   by default bfloat16 on CUDA and float32 elsewhere
+    dtype   of torch, or the name of one in DTYPES; by default bfloat16 on CUDA and float32 elsewhere
     device  by default CUDA when there is one, the process's own of several, else the CPU
     quantize  "8bit" (LLM.int8) or "4bit" (NF4): what bitsandbytes keeps the projections in. LoRA and NAT
               train on top in full precision. Such a base is another model, with other answers
     A tokenizer without a pad token pads with its end-of-text token.
     Raises ValueError when there is no such model, or one without safetensors weights or tokenizer, one that
-    needs code of its own, and for quantize without bitsandbytes.
+    needs code of its own, for an unknown dtype, for a device that is not here, and for quantize without
+    bitsandbytes. TypeError for an argument of another type.
     """
+    check_path("name", name)
+    if isinstance(dtype, str):
+        check_choice("dtype", dtype, DTYPES)
+        dtype = getattr(torch, dtype)
+    elif dtype is not None:
+        check_type("dtype", dtype, torch.dtype, "a dtype of torch, such as torch.float16, or its name")
     if quantize is not None:
         check_choice("quantize", quantize, QUANTIZED)
         if find_spec("bitsandbytes") is None:
@@ -116,12 +129,29 @@ def load_student(
                 f"quantize={quantize!r} needs bitsandbytes, which is not installed; "
                 "pip install bitsandbytes, or leave it out"
             )
-    own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # a number that accelerate and torchrun give
-    device = torch.device(device or (own if torch.cuda.is_available() else "cpu"))
+    device = _device(device)
     if name == "embedded":
         with as_file(files("negdistill.data") / "embedded") as folder:
             return _load(str(folder), dtype, device, quantize)
     return _load(_checked(student_files.resolve(name)), dtype, device, quantize)
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    """The device, or what is there: of several GPUs the process's own."""
+    own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # a number that accelerate and torchrun give
+    if device is None:
+        return torch.device(own if torch.cuda.is_available() else "cpu")
+    check_type("device", device, (str, torch.device), 'a device of torch, such as "cpu" or "cuda:0"')
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f'device must be one of torch, such as "cpu" or "cuda:0"; got {device!r}: '
+            f"{str(error).partition(': ')[0]}"
+        ) from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f'device must be one that is here; got {device!r}; take "cpu", or leave it out')
+    return found
 
 
 def context_length(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -15,7 +15,6 @@ from negdistill.bookmaking.evidence import (
     figures,
     refresh,
     result_tables,
-    results_page,
     uses,
 )
 from negdistill.data.tasks import load_task
@@ -88,13 +87,6 @@ def test_refresh_writes_a_table_two_figures_and_a_file_for_every_chapter(answere
     names = sorted(path.name for path in (book / "tables").iterdir())
     kinds = ("ablations", "methods", "nce", "negative", "rivals", "shifted", "votes")
     assert names == [*(f"chapter_{kind}.csv" for kind in kinds), "conditions.csv"]
-
-    text = results_page(book / "tables", {"chapter_nce.ipynb": "NCE"})
-    assert (
-        "## NCE\n\n{download}`chapter_nce.csv <tables/chapter_nce.csv>`" in text and "## Conditions" in text
-    )
-    table = pd.read_csv(book / "tables" / "chapter_nce.csv").set_index("method")
-    assert f"{100 * table.loc['KD', 'accuracy']:.1f} [" in text
 
     (book / "claims.md").write_text("# Claims\n")
     with pytest.raises(ValueError, match="must hold <!-- claims: begin --> and .* once; got 0"):

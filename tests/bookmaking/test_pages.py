@@ -1,6 +1,5 @@
 """Pages: a book of two pages is really rendered; every kind of complaint ends the build."""
 
-import re
 from pathlib import Path
 
 import nbformat
@@ -12,7 +11,6 @@ from negdistill.bookmaking.pages import (
     Execution,
     duration,
     hardware,
-    launch_sources,
     refresh_costs,
     render,
     stage,
@@ -101,19 +99,6 @@ def test_pages_are_rendered_once(root, capfd):
     assert (html / "index.html").stat().st_mtime_ns == before
 
 
-def test_launch_buttons_open_the_source(tmp_path):
-    page = tmp_path / "book" / "executed" / "00_one.html"
-    page.parent.mkdir(parents=True)
-    there = "github/a/b/blob/main/book/executed/00_one.ipynb"
-    binder = "v2/gh/a/b/main?urlpath=lab/tree/book/executed/00_one.ipynb"
-    links = [f"https://colab.research.google.com/{there}", f"https://mybinder.org/{binder}"]
-    other = ["https://github.com/a/b/blob/main/book/executed/00_one.ipynb", "../book/executed/01_two.html"]
-    page.write_text("".join(f'<a class="btn" href="{link}">\n' for link in links + other))
-    launch_sources(tmp_path)
-    expected = [link.replace("book/executed", "notebooks") for link in links] + other
-    assert re.findall(r'href="([^"]+)"', page.read_text()) == expected
-
-
 def test_the_committed_notebooks_have_a_folder_of_their_own(root):
     stage(root, "book", root / "_build/src")
     assert "from book" in (root / "_build/src/book/executed/00_one.ipynb").read_text()
@@ -158,7 +143,9 @@ def test_marks_give_way_to_what_notebooks_say_of_themselves(root):
     newer = Manifest(**{**MADE.to_dict(), "versions": {"torch": "2.14.0"}, "seconds": 1.0, "parameters": {}})
     write_notebook(root / "book/executed/01_two.ipynb", made=newer)
     write_notebook(root / "book/executed/02_three.ipynb")  # does not say
-    marks = "\n\n".join(f"<!-- generated: {name} -->" for name in GENERATED if name != "modules")
+    marks = "\n\n".join(
+        f"<!-- generated: {name} -->" for name in GENERATED if name not in ("modules", "plan")
+    )
     (root / "book/environment.md").write_text(f"# Environment\n\n{marks}\n\nThe end.\n")
     refresh_costs(root)
     pages = []
@@ -228,3 +215,12 @@ def test_durations_and_machines_are_short():
     assert [duration(seconds) for seconds in (0.4, 59, 60, 3600)] == ["0 s", "59 s", "1.0 min", "60.0 min"]
     assert hardware({"cpu": "arm64", "cores": 1, "gpu": "H100"}) == "arm64, 1 core, H100"
     assert hardware({}) == ""
+
+
+def test_a_profile_that_lacks_chapters_is_not_rendered(root):
+    for name in ("00_one", "01_two"):
+        write_notebook(root / f"notebooks/{name}.ipynb")
+    with pytest.raises(
+        FileNotFoundError, match=r"need every chapter; profile quick has not run 01_two\.ipynb"
+    ):
+        render(root, "quick")

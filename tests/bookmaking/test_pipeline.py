@@ -17,6 +17,7 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from negdistill.__main__ import main
 from negdistill.bookmaking import pipeline
 from negdistill.bookmaking.pipeline import run, status
 from negdistill.bookmaking.planning import Failure, plan
@@ -300,6 +301,13 @@ def test_a_failure_stops_only_what_needs_it(root):
 def test_at_least_one_at_once(root):
     with pytest.raises(ValueError, match="jobs must be at least 1; got 0"):
         runs(root, jobs=0)
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1"])
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_at_least_one_at_once_in_a_dry_run_too(jobs, more, capsys):
+    assert main(["run", "--profile", "smoke", "--jobs", jobs, *more]) == 1
+    assert re.fullmatch(f"error: jobs must be at least 1; got {jobs}\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(("jobs", "threads"), [(2, "1"), (1, "7")])

@@ -440,3 +440,31 @@ def test_released_rationales(data_dir):
         }
         if teacher == "tdg-gpt-4":  # "The answer is X" without a box, X right
             assert len(more) - len(positives) >= 2377
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ((3, "3"), "answer must be a text or None; got 3, a int"),
+        (("3", 3), "reference must be a text or None; got 3, a int"),
+        ((["3"], "3"), r"answer must be a text or None; got \['3'\], a list"),
+    ],
+)
+def test_only_texts_are_compared(pair, message):
+    for rule in ("exact", "math"):
+        with pytest.raises(TypeError, match=message):
+            equivalent(*pair, rule)
+
+
+def test_only_problems_and_rationales_are_graded():
+    problem, said = Problem("a", "1 + 1?", "2", "", "", None, ""), Rationale("a", 0, "2", "t")
+    assert [one.label for one in grade(iter([problem]), iter([said]), "lenient")] == ["right"]
+    for pair, message in (
+        (([said], [problem]), "problems must be a list of Problem, .*; got Rationale"),
+        (("a", "b"), "problems must be a list of Problem, .*; got 'a', a str"),
+        ((problem, [said]), "problems must be a list of Problem, .*; got Problem"),
+        (([problem], "b"), "rationales must be a list of Rationale; got 'b', a str"),
+        (([problem], [said, None]), "rationales must be a list of Rationale; got None"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            grade(*pair)

@@ -143,6 +143,53 @@ def test_reasoning_is_no_answer(text, lenient, boxed):
     assert final_answer(f"<think>5, B</think>{text}", "choice") is None
 
 
+MARKS = [
+    ("<reasoning>", "</reasoning>"),
+    ("<thought>", "</thought>"),
+    ("<Thoughts>", "</Thoughts>"),
+    ("<scratchpad>", "</scratchpad>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    ("<|channel|>commentary<|message|>", "<|channel|>final<|message|>"),
+]
+
+
+@pytest.mark.parametrize("begins, ends", MARKS)
+def test_reasoning_under_other_marks_is_no_answer(begins, ends):
+    """Kind: the marks by which models set their reasoning apart, and the mark of the end of a turn."""
+    reasoning = r"The answer is 5, (B), \boxed{5}."
+    for answer in (
+        "31",
+        "The answer is 31.",
+        "The answer is 31.<|return|>",
+        "<|begin_of_solution|>31<|im_end|>",
+    ):
+        for text in (f"{begins}{reasoning}{ends}{answer}", f"{reasoning}{ends}\n\n{answer}"):
+            assert final_answer(text, "lenient") == "31"
+            assert final_answer(text, "choice") is final_answer(text, "boxed") is None
+    for rule in ("lenient", "boxed", "choice"):
+        assert final_answer(f"{begins}{reasoning}", rule) is None  # it never came to an end
+    assert final_answer(f"{begins}5{ends}The answer is (C).", "choice") == "C"
+
+
+def test_a_word_for_reasoning_is_no_mark():
+    for text in ("by [analysis] 31", "some (thought) 31", "the final analysis: 31", "<reason 31"):
+        assert final_answer(text, "lenient") == "31"
+
+
+@pytest.mark.parametrize("tag", ["answer", "ANSWER", "final_answer", "final answer"])
+def test_tags_around_an_answer(tag):
+    """Kind: an answer that is set apart by a tag; what comes after it is none."""
+    for said in ("31", "**31**", "The answer is 31.", "\n31\n"):
+        assert final_answer(f"so 5. <{tag}>{said}</{tag}> It took 3 steps.", "lenient") == "31"
+    assert final_answer(rf"<{tag}>\boxed{{31}}</{tag}>", "boxed") == "31"
+    assert final_answer(f"<{tag}>1</{tag}> No: <{tag}>31", "text") == "31"
+
+
 CHOICES = [
     ("The answer is (B) Vitamin C.", "B"),
     ("The answer is B. Vitamin C", "B"),
@@ -189,3 +236,9 @@ def test_text():
     assert final_answer("The answer is **Paris**.", "text") == "Paris"
     assert final_answer("Let me see.\nParis", "text") == "Paris"
     assert final_answer("<think>Rome</think>\nParis", "text") == "Paris"
+
+
+@pytest.mark.parametrize("text", [None, 5, ["5"], b"5"])
+def test_what_is_no_text_has_no_answer_to_find(text):
+    with pytest.raises(TypeError, match="text must be a text; got .*, a"):
+        final_answer(text)

@@ -587,3 +587,38 @@ def test_on_error_is_checked(tmp_path):
     write_tdg(tmp_path / "TDG/GPT4-MATH")
     with pytest.raises(ValueError, match="on_error must be one of 'raise', 'skip'; got 'ignore'"):
         load_rationales("tdg-gpt-4", tmp_path, on_error="ignore")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: load_problems("arithmetic", n=1.5), TypeError, "n must be a whole number; got 1.5, a float"),
+        (
+            lambda: load_problems("arithmetic", n=True),
+            TypeError,
+            "n must be a whole number; got True, a bool",
+        ),
+        (lambda: load_problems("arithmetic", n="3"), TypeError, "n must be a whole number; got '3', a str"),
+        (
+            lambda: load_problems("arithmetic", n=1, seed="a"),
+            TypeError,
+            "seed must be a whole number; got 'a'",
+        ),
+        (lambda: load_problems("gsm8k", n=1, seed=1.5), TypeError, "seed must be a whole number; got 1.5"),
+        (lambda: load_problems("gsm8k", n=1, seed=-1), ValueError, "seed must be at least 0; got -1"),
+        (
+            lambda: load_problems("gsm8k", data_dir=3),
+            TypeError,
+            "data_dir must be a path, .*; got 3, an? int",
+        ),
+        (lambda: load_rationales("arithmetic", n=1.5), TypeError, "n must be a whole number; got 1.5"),
+        (
+            lambda: load_rationales("arithmetic", n=1, on_error="ignore"),
+            ValueError,
+            "on_error must be one of 'raise', 'skip'; got 'ignore'",
+        ),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

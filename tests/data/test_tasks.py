@@ -237,3 +237,15 @@ def test_gradings(grading, text, reference, right):
     problem = type(problem)(problem.id, "?", reference, "", "", None, "mine")
     (one,) = grade([problem], [Rationale(problem.id, 0, text, "t")], extract, rule)
     assert one.positive is right, final_answer(text, extract)
+
+
+def test_arguments_of_another_kind_are_refused(mine):
+    with pytest.raises(ValueError, match="grading must be one of 'boxed', .*; got None"):
+        load_task("arithmetic", None)
+    for task in (load_task(), load_task(mine)):
+        with pytest.raises(TypeError, match="n must be a whole number; got 1.5, a float"):
+            task.questions("train", 1.5)
+        with pytest.raises(TypeError, match="seed must be a whole number; got '0', a str"):
+            task.questions("train", 1, "0")
+        with pytest.raises(TypeError, match="n must be a whole number; got '2', a str"):
+            task.rationales(task.questions("train", 1), "weak", "2")

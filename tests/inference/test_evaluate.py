@@ -390,3 +390,26 @@ def test_a_fit_is_followed_to_its_end_whatever_it_uses(student, tmp_path):
     assert fit_followed("Merge", student, data, config, tmp_path, asked, options).trajectory is None
     with pytest.raises(ValueError, match="config must have max_steps, the budget that is followed"):
         fit_followed("MIX", student, data, settings(epochs=1), tmp_path, asked, options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"student": "embedded"}, TypeError, "student must be a Student, .*; got 'embedded', a str"),
+        ({"problems": ["a"]}, TypeError, "problems must be a list of Problem, .*; got 'a', a str"),
+        (
+            {"problems": arithmetic.generate("test", 1, 0)[0]},
+            TypeError,
+            "problems must be a list .*got Problem",
+        ),
+        ({"prefix": 3}, TypeError, "prefix must be a text; got 3, a int"),
+        ({"rule": "exakt"}, ValueError, "rule must be one of .*; got 'exakt'; did you mean 'exact'"),
+        ({"extract": "box"}, ValueError, "extract must be one of .*; got 'box'"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_before_anything_is_answered(
+    changes, error, message, monkeypatch
+):
+    monkeypatch.setattr("negdistill.inference.evaluate.sample", None)
+    with pytest.raises(error, match=message):
+        evaluate(**{"student": llama(), "problems": arithmetic.generate("test", 2, 0)} | changes)

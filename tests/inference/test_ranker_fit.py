@@ -332,3 +332,23 @@ if __name__ == "__main__":  # what is killed above
     torch.set_num_threads(1)
     often = replace(LONG, train=replace(LONG.train, checkpoint_every=2))
     fit_ranker(make_student(), DATA, VALID, often, sys.argv[1], "cubic")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"student": "embedded"}, "student must be a Student, .*; got 'embedded', a str"),
+        ({"data": []}, r"data must be a TrainingSet; got \[\], a list"),
+        ({"valid": []}, r"valid must be a TrainingSet; got \[\], a list"),
+        ({"config": NAT}, "config must be Settings, .*; got NATConfig"),
+        ({"out_dir": 3}, "out_dir must be a path, .*; got 3, a int"),
+        ({"start": 3}, r"start must be a Fit, as fit\(\) returns it; got 3, a int"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(changes, message, tmp_path):
+    sets = {"data": make_data(), "valid": make_data(30, 4, "v")}
+    given = sets | {"student": make_student(), "config": config(), "out_dir": tmp_path}
+    with pytest.raises(TypeError, match=message):
+        fit_ranker(**given | changes)
+    with pytest.raises(TypeError, match="fit must be a RankerFit, .*; got 'x', a str"):
+        loaded(given["student"], "x").__enter__()

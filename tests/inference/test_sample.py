@@ -273,3 +273,21 @@ def test_the_manifest_says_what_was_drawn(tmp_path):
     assert manifest["parameters"] == {
         **{"n": 2, "temperature": 1.0, "max_new_tokens": 24, "seed": 5, "view": None}
     }
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"student": "embedded"}, TypeError, "student must be a Student, .*; got 'embedded', a str"),
+        ({"student": None}, TypeError, "student must be a Student, .*; got None"),
+        ({"student": tiny().model}, TypeError, r"student must be a Student, .*; got LlamaForCausalLM\("),
+        ({"prompts": {"a": 3}}, TypeError, "prompts must be texts by problem id; got 3, a int"),
+        ({"prompts": {3: "abc"}}, TypeError, "keys of prompts must be problem ids, .*; got 3, a int"),
+        ({"seed": -1}, ValueError, "seed must be at least 0; got -1"),
+        ({"progress": "no"}, TypeError, "progress must be True or False; got 'no', a str"),
+        ({"out_dir": 3}, TypeError, "out_dir must be a path, as a text or a Path; got 3, a int"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(changes, error, message):
+    with pytest.raises(error, match=message):
+        sample(**{"student": tiny(), "prompts": FEW, "progress": False} | changes)

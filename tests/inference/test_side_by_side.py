@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import tiny
 
 from negdistill.__main__ import main
 from negdistill.data.arithmetic import generate, teach
@@ -59,3 +60,15 @@ def test_what_cannot_be_asked(student, folder, tmp_path):
         fits_in(tmp_path)
     with pytest.raises(ValueError, match="question must not be empty"):
         side_by_side(student, " ", fits_in(folder))
+
+
+def test_another_student_than_that_of_the_fits_is_named(folder, tmp_path, capsys):
+    other = tiny.llama()
+    for part in other:
+        part.save_pretrained(tmp_path)
+    assert main(["try", "How many?", "--fits", str(folder), "--student", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert said.out == f"loading {tmp_path}\n" and "belongs to another base" in said.err
+    assert (
+        f"--student must name what the fits were trained on, for example embedded; got {tmp_path}" in said.err
+    )

@@ -123,3 +123,21 @@ def test_a_ballot_needs_no_ranker_and_names_its_method(trained):
     assert list(ranked.weights) == ["SC", "WS", "WS per token", "ASC"]
     assert ranked.weights["ASC"].shape == (5, 4) and np.isfinite(ranked.weights["ASC"]).all()
     assert ballot.votes().equals(ranked.votes().query("rule != 'ASC'").reset_index(drop=True))
+
+
+def test_arguments_of_another_kind_are_refused_before_anything_is_drawn(trained, monkeypatch):
+    student, made, ranker = trained
+    monkeypatch.setattr(vote_module, "sample", None)
+    for given, message in (
+        ((student, "x", "y", PROBLEMS), "ranker must be a RankerFit, .*; got 'y', a str"),
+        ((student, "x", ranker, PROBLEMS), "fit must be a Fit, .*; got 'x', a str"),
+        ((student, ranker, made, PROBLEMS), "ranker must be a RankerFit, .*; got Fit"),
+        (("embedded", made, ranker, PROBLEMS), "student must be a Student, .*; got 'embedded', a str"),
+        ((student, made, ranker, "abc"), "problems must be a list of Problem, .*; got 'abc', a str"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            vote_all(*given)
+    with pytest.raises(TypeError, match="out_dir must be a path, .*; got 3, a int"):
+        vote_all(student, made, ranker, PROBLEMS, out_dir=3)
+    with pytest.raises(ValueError, match="rule must be one of .*; got 'maths'"):
+        vote_all(student, made, ranker, PROBLEMS, rule="maths")

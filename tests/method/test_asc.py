@@ -345,3 +345,22 @@ def test_votes_are_the_answers_that_win():
         True,
         False,
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("abc",), "answers must be a list of texts, .*; got 'abc', a str"),
+        (([1, 2],), "answers must be a list of texts, .*; got 1, a int"),
+        ((["1"], ["1"]), r"weights must be a number; got .*'1'.*, a str_"),
+        ((["1"], [None]), "weights must be a number; got None, a NoneType"),
+    ],
+)
+def test_a_vote_of_other_kinds_is_refused(given, message):
+    with pytest.raises(TypeError, match=message):
+        vote(*given)
+
+
+def test_weights_may_be_any_numbers():
+    for weights in ([1, 3], [Fraction(1, 2), Fraction(2)], np.array([0.5, 1], np.float32), (False, True)):
+        assert vote(("1", "2"), weights) == "2"

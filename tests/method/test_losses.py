@@ -349,3 +349,89 @@ def test_the_hook_goes_when_the_forward_fails():
     with pytest.raises(IndexError):
         objectives.likelihood(model, batch)
     assert model(make_batch()["input_ids"]).logits.shape == (4, 9, 23)
+
+
+LOGS = torch.full((2, 3, 4), 0.25).log()
+MASK = torch.tensor([[True, True, False], [True, False, False]])
+GAP = torch.where(MASK[..., None], LOGS, LOGS * math.nan)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ((LOGS[0], LOGS[0], MASK), ValueError, r"neg_log_probs must be \(B, T, V\), .*; got \(3, 4\)"),
+        (
+            (LOGS, LOGS[:, :2], MASK),
+            ValueError,
+            r"nat_log_probs must be .* here \(2, 3, 4\); got \(2, 2, 4\)",
+        ),
+        ((LOGS, LOGS, MASK[0]), ValueError, r"mask must be \(B, T\), here \(2, 3\); got \(3,\)"),
+        ((LOGS.tolist(), LOGS, MASK), TypeError, r"neg_log_probs must be a tensor; got \[\[.*, a list"),
+        ((LOGS, LOGS.numpy(), MASK), TypeError, "nat_log_probs must be a tensor; got array.*, a ndarray"),
+        ((LOGS, LOGS, MASK.tolist()), TypeError, r"mask must be a tensor; got \[\[.*, a list"),
+        ((LOGS.long(), LOGS, MASK), TypeError, "neg_log_probs must be of type float; got torch.int64"),
+        ((LOGS * math.nan, LOGS, MASK), ValueError, "neg_log_probs must be .*, at most 0; got nan"),
+        ((LOGS, LOGS * math.nan, MASK), ValueError, "nat_log_probs must be .*, at most 0; got nan"),
+    ],
+)
+def test_beta_of_other_tensors_is_refused(given, error, message):
+    with pytest.raises(error, match=message):
+        nce.calibration_beta(*given)
+    assert nce.calibration_beta(LOGS, GAP, MASK).tolist() == [0, 0]  # NaN where no token counts
+
+
+def distilled_with(**changes):
+    given = {"logits": torch.zeros(3, 4), "targets": torch.arange(3), "teacher": LOGS[0]}
+    return nce.distilled(**given | {"weight": torch.ones(3)} | changes)
+
+
+TOP = {"ids": torch.tensor([[0, 1]] * 3), "teacher": torch.tensor([[0.25, 0.25, 0.5]] * 3).log()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"teacher": LOGS[0].exp()}, ValueError, "teacher must be logarithms of .* got a sum of 5.14; apply"),
+        ({"teacher": -LOGS[0]}, ValueError, "teacher must be logarithms of .* got a sum of 16"),
+        (
+            TOP | {"teacher": TOP["teacher"].exp()},
+            ValueError,
+            "teacher must be logarithms of .* got a sum of 4",
+        ),
+        ({"teacher": LOGS[0] * math.nan}, ValueError, "teacher must be logarithms of .* got a sum of nan"),
+        ({"weight": torch.tensor([1, 1, -0.5])}, ValueError, "weight must be at least 0; got -0.5"),
+        ({"weight": torch.tensor([1, math.nan, 1])}, ValueError, "weight must be at least 0; got nan"),
+        ({"weight": torch.ones(2)}, ValueError, r"weight must be \(N\), here \(3\); got \(2,\)"),
+        ({"weight": 1.0}, TypeError, "weight must be a tensor; got 1.0, a float"),
+        (
+            {"targets": torch.tensor([0, -100, 1])},
+            ValueError,
+            "targets must be tokens, 0 to 3; got -100; leave",
+        ),
+        (
+            {"targets": torch.tensor([0, 4, 1])},
+            ValueError,
+            "targets must be tokens, 0 to 3; got 4; leave out",
+        ),
+        ({"targets": torch.arange(3.0)}, TypeError, "targets must be of type torch.int64; got torch.float32"),
+        ({"targets": torch.arange(2)}, ValueError, r"targets must be \(N\), here \(3\); got \(2,\)"),
+        ({"logits": torch.zeros(1, 3, 4)}, ValueError, r"logits must be \(N, V\), .*; got \(1, 3, 4\)"),
+        ({"teacher": LOGS}, ValueError, r"teacher must be \(N, V\), here \(3, 4\); got \(2, 3, 4\)"),
+        (
+            TOP | {"teacher": LOGS[0]},
+            ValueError,
+            r"teacher must be \(N, k \+ 1\), here \(3, 3\); got \(3, 4\)",
+        ),
+        (TOP | {"ids": torch.tensor([[0, 9]] * 3)}, ValueError, "ids must be tokens, 0 to 3; got 9"),
+    ],
+)
+def test_distillation_of_other_tensors_is_refused(changes, error, message):
+    with pytest.raises(error, match=message):
+        distilled_with(**changes)
+
+
+def test_distillation_takes_what_is_right():
+    assert distilled_with().tolist() == pytest.approx([math.log(4)] * 3)
+    assert distilled_with(**TOP).tolist() == pytest.approx([1.75 * math.log(2)] * 3)
+    empty = {"logits": torch.zeros(0, 4), "targets": torch.arange(0), "teacher": LOGS[0, :0]}
+    assert distilled_with(**empty, weight=torch.ones(0)).tolist() == []

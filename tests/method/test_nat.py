@@ -42,6 +42,7 @@ from negdistill.method.nat import (
 from negdistill.method.nat_unit import UNIT, VIEWS, DualLinear, NATConfig, integrate_plain, keep_mask
 from negdistill.method.random_branch import randomize_negative
 from negdistill.training.adapters import lora
+from negdistill.training.loop import TrainConfig
 from negdistill.training.settings import EMBEDDED
 
 SMALL = {"vocab_size": 61, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
@@ -793,3 +794,18 @@ def test_benchmark_runs_and_finds_both_orders_equal(tmp_path, capsys, monkeypatc
     result = json.loads((tmp_path / "nat.json").read_text())
     assert result["layer"][0]["largest_difference"] < 1e-10
     assert "saved" in (tmp_path / "nat.md").read_text() and "NAT / LoRA" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: attach("x", QV), "model must be a model of torch, such as Student.model; got 'x', a str"),
+        (lambda: attach(llama(), TrainConfig(epochs=1)), "config must be a NATConfig, .*; got TrainConfig"),
+        (lambda: attach(llama(), QV, neg=3), "neg must be a path, as a text or a Path; got 3, a int"),
+        (lambda: detach("x"), "model must be a model of torch, .*; got 'x', a str"),
+        (lambda: view("x", "nat").__enter__(), "model must be a model of torch, .*; got 'x', a str"),
+    ],
+)
+def test_what_is_no_model_is_refused(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()

@@ -224,3 +224,33 @@ def test_a_folder_of_before_these_marks_still_loads(made):
 def test_stock_peft_reads_a_marked_folder(made):
     folder, _, expected = made
     assert torch.equal(logits(PeftModel.from_pretrained(llama(), folder)), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lora_alpha": "16"}, r"adapter_config.json: lora_alpha must be a number; got '16', a str; get it"),
+        (
+            {"lora_alpha": None},
+            r"adapter_config.json: lora_alpha must be a number; got None, a NoneType; get",
+        ),
+        ({"r": "4"}, r"adapter_config.json: r must be a whole number; got '4', a str; get it again"),
+        ({"r": 0}, r"adapter_config.json: r must be at least 1; got 0; get it again"),
+        (None, r"adapter_config.json must hold an object of JSON; got \[\]; get it again"),
+    ],
+)
+def test_a_configuration_of_other_values_is_named(changes, message, tmp_path):
+    folder, _ = foreign(tmp_path)
+    config = json.loads((folder / FILES[0]).read_text("utf-8"))
+    config = [] if changes is None else {k: v for k, v in (config | changes).items() if v is not None}
+    (folder / FILES[0]).write_text(json.dumps(config), "utf-8")
+    for read in readers(folder):
+        with pytest.raises(ValueError, match=message):
+            read()
+
+
+def test_a_configuration_that_is_no_text_is_named(tmp_path):
+    folder, _ = foreign(tmp_path)
+    (folder / FILES[0]).write_bytes(b"\xff{}")
+    with pytest.raises(ValueError, match=f"{tmp_path.name} is damaged: .*; get it again, or train it again"):
+        attach(llama(), QV, neg=folder)

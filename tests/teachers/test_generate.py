@@ -438,3 +438,29 @@ def test_bad_input_is_refused(tmp_path, wrong, message):
 def test_an_unknown_strength_is_refused():
     with pytest.raises(ValueError, match="strength must be one of 'weak', 'strong'; got 'best'"):
         EmbeddedTeacher("best")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teacher": "weak"}, "teacher must be a teacher, such as OpenAITeacher.*; got 'weak', a str"),
+        (
+            {"teacher": EmbeddedTeacher},
+            r"teacher must be a teacher, EmbeddedTeacher\(\.\.\.\); got the class",
+        ),
+        ({"problems": ["a"]}, "problems must be a list of Problem, .*; got 'a', a str"),
+        ({"store": 3}, "store must be a path, as a text or a Path; got 3, a int"),
+        ({"n": "8"}, "n must be a whole number; got '8', a str"),
+        ({"max_cost": "5"}, "max_cost must be a number; got '5', a str"),
+        ({"progress": "no"}, "progress must be True or False; got 'no', a str"),
+        ({"retry_rejected": 1}, "retry_rejected must be True or False; got 1, a int"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(changes, message, tmp_path):
+    given = {"problems": PROBLEMS, "teacher": EmbeddedTeacher(), "store": tmp_path / "said.jsonl"}
+    with pytest.raises(TypeError, match=message):
+        generate(**given | changes)
+    assert not [*tmp_path.iterdir()]
+    if not changes.keys() - {"teacher", "problems", "store"}:
+        with pytest.raises(TypeError, match=message):
+            plan(**given | changes)

@@ -358,3 +358,9 @@ def test_the_command(fits, tmp_path, capsys):
     assert (Path(tmp_path) / "out/merged/model.safetensors").is_file()
     assert main(arguments) == 1
     assert "error: out must be a new folder" in capsys.readouterr().err
+
+
+def test_arguments_of_another_kind_are_refused():
+    for name, given in (("folder", (3, "out")), ("out", ("runs", 3)), ("student", ("runs", "out", None))):
+        with pytest.raises(TypeError, match=f"{name} must be a path, as a text or a Path; got"):
+            export(*given)

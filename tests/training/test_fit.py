@@ -793,3 +793,44 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     found = distributed(folder / "two")
     (folder / os.environ["RANK"]).write_text(json.dumps(found))
+
+
+SETS = TrainingSet((), (), ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": 3}, "method must be the name of a row; got 3, a int"),
+        ({"method": llama(), "student": "CoT KD"}, "method must be the name of a row; got Student"),
+        ({"student": "embedded"}, r"student must be a Student, as load_student\(\) gives it; got 'embedded'"),
+        ({"student": None}, "student must be a Student, .*; got None, a NoneType"),
+        ({"student": llama().model}, r"student must be a Student, .*; got LlamaForCausalLM\(, a Llama"),
+        ({"data": CONFIG, "config": SETS}, "data must be a TrainingSet; got Settings"),
+        ({"config": SETS}, "config must be Settings, .*; got TrainingSet"),
+        ({"out_dir": 3}, "out_dir must be a path, as a text or a Path; got 3, a int"),
+        ({"neg": "runs"}, r"neg must be a Fit, as fit\(\) returns it; got 'runs', a str"),
+        ({"nat": 3}, "nat must be a Fit, .*; got 3, a int"),
+        ({"start": Path("runs")}, "start must be a Fit, .*; got .*Path"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(changes, message, tmp_path):
+    given = {"method": "NAT", "student": llama(), "data": SETS, "config": CONFIG, "out_dir": tmp_path}
+    with pytest.raises(TypeError, match=message):
+        fit(**given | changes)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_only_a_fit_is_put_on_only_a_student():
+    for given, message in (
+        ((llama(), "x"), "fit must be a Fit, .*; got 'x', a str"),
+        ((llama().model, "x"), "student must be a Student, .*; got LlamaForCausalLM"),
+    ):
+        with pytest.raises(TypeError, match=message), adapted(*given):
+            pass
+
+
+def test_only_problems_and_rationales_make_a_training_set():
+    for pair in (("a", "b"), (3, []), (arithmetic.teach(arithmetic.generate("train", 1, 0)), [])):
+        with pytest.raises(TypeError, match="problems must be a list of Problem, as load_problems.*; got"):
+            training_set(*pair)

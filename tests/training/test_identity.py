@@ -131,3 +131,11 @@ def test_objectives_of_one_name_are_told_apart():
     assert len({digest_objective(one) for one in many}) == len(many)
     assert digest_objective(scaled(1)) == digest_objective(scaled(1))
     assert digest_objective(copy.copy(many[3])) == digest_objective(many[3])
+
+
+def test_the_longest_text_of_a_tokenizer_counts():
+    """It is the context of a model whose configuration has none."""
+    one, other = arithmetic_text.tokenizer(), arithmetic_text.tokenizer()
+    assert digest_tokenizer(one) == digest_tokenizer(other)
+    other.model_max_length = 64
+    assert digest_tokenizer(one) != digest_tokenizer(other)

@@ -117,7 +117,20 @@ GOOD = dict(name="Mine", origin="own", data="both", view="lora", description="x"
         ({"start": "continue"}, ValueError, "start of Mine must say what becomes of the rows that it uses"),
         ({"marks": ("a",)}, TypeError, "marks of Mine must be a tuple of two texts"),
         ({"rates": ()}, ValueError, "rates of Mine must be factors above 0, at least one"),
-        ({"rates": (0.1, -1)}, ValueError, "rates of Mine must be factors above 0, at least one"),
+        ({"rates": (0.1, -1)}, ValueError, "rates of Mine must be greater than 0; got -1"),
+        ({"rates": (float("nan"),)}, ValueError, "rates of Mine must be finite; got nan"),
+        ({"rates": (True,)}, TypeError, "rates of Mine must be a number; got True"),
+        ({"reference": "yes"}, TypeError, "reference of Mine must be True or False; got 'yes'"),
+        ({"memory": 1}, TypeError, "memory of Mine must be True or False; got 1"),
+        ({"objective": lambda a, b, c: a}, TypeError, "objective of Mine must take model and batch: missing"),
+        ({"data": ""}, ValueError, "data of Mine must say what it trains on, or uses"),
+        ({"view": "contrast"}, ValueError, 'view and start of Mine must both be "contrast", or neither'),
+        (
+            {"uses": ("NAT",), "start": "teacher"},
+            ValueError,
+            "beta_mode of Mine must be named where it starts",
+        ),
+        ({"beta_mode": "mean"}, ValueError, "beta_mode of Mine must be named where it starts"),
         ({"rates": ("x",)}, TypeError, "rates of Mine must be a tuple of factors above 0"),
         ({"order": "pairs", "data": "positives"}, ValueError, 'data of Mine must be "both" for order'),
     ],
@@ -133,6 +146,16 @@ def test_an_objective_that_returns_no_number_is_refused(module, tmp_path):
     module("own_dpo", text)
     with pytest.raises(ValueError, match=r"objective 'loss' must return one number, the sum over its rows"):
         fit("own_dpo:Mine", llama(), make_data(), CONFIG, tmp_path)
+    wrong = {
+        "needs 'refrence', which a batch does not have; it has input_ids": lambda model, batch: batch[
+            "refrence"
+        ],
+        r"with a gradient; got \[\], without a gradient": lambda model, batch: torch.zeros(()),
+    }
+    for message, objective in wrong.items():
+        sys.modules["own_dpo"].Mine = replace(find_method("own_dpo:Mine"), name="Mine", objective=objective)
+        with pytest.raises(ValueError, match=message):
+            fit("own_dpo:Mine", llama(), make_data(), CONFIG, tmp_path)
     row = replace(find_method("own_dpo:Mine"), objective="no such")
     sys.modules["own_dpo"].Mine = row
     with pytest.raises(

@@ -332,3 +332,27 @@ def test_benchmark_of_the_base_finds_the_compiled_one_equal(tmp_path, capsys, mo
     assert of["plain"]["logits_away"] == 0 < of["8bit"]["logits_away"] < of["4bit"]["logits_away"]
     assert of["4bit"]["base_bytes"] < of["8bit"]["base_bytes"] < of["plain"]["base_bytes"]
     assert "times faster" in (tmp_path / "base.md").read_text() and "4bit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (
+            {"device": "cud"},
+            ValueError,
+            "device must be one of torch, such as \"cpu\" .*; got 'cud': Expected",
+        ),
+        ({"device": 0}, TypeError, "device must be a device of torch, .*; got 0, a int"),
+        ({"device": "cuda:99"}, ValueError, "device must be one that is here; got 'cuda:99'; take \"cpu\""),
+        ({"dtype": "float61"}, ValueError, "dtype must be one of .*; got 'float61'; did you mean 'float64'"),
+        ({"dtype": 16}, TypeError, "dtype must be a dtype of torch, .* or its name; got 16, a int"),
+        ({"name": 3}, TypeError, "name must be a path, as a text or a Path; got 3, a int"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        load_student(**arguments)
+
+
+def test_a_dtype_may_be_named():
+    assert load_student(dtype="float16", device="cpu").model.dtype is torch.float16
