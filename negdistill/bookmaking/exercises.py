@@ -10,7 +10,7 @@ cannot be read as an answer is told so in words too, and raises nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from math import fsum
 
@@ -85,17 +85,15 @@ def _counts(answer: object, right: object) -> str:
     return _numbers(answer, right, close=0)
 
 
-def _texts(answer: object, right: Sequence[str | None], same: Callable[[str, str], bool]) -> str:
+def _texts(answer: object, right: Sequence[str]) -> str:
     """Which of several texts are others than the right ones."""
     if _open(answer):
         return OPEN
-    listed = isinstance(answer, list | tuple) and all(isinstance(one, str | int | float) for one in answer)
+    listed = isinstance(answer, list | tuple) and all(isinstance(one, str) for one in answer)
     if not listed or len(answer) != len(right):
         return f"An answer here is {_shape([len(right)], 'text')}; got {answer!r}."
-    pairs = zip(answer, right, strict=True)
-    off = [
-        f"text {place} is another" for place, pair in enumerate(pairs, 1) if not same(str(pair[0]), pair[1])
-    ]
+    pairs = enumerate(zip(answer, right, strict=True), 1)
+    off = [f"text {place} is another" for place, (said, wanted) in pairs if said.strip() != wanted]
     return f"Not yet: {', '.join(off)}." if off else RIGHT
 
 
@@ -168,7 +166,7 @@ def accuracy_for_overlap(answer: object, wanted: float) -> str:
 def verdicts(answer: object, intervals: Sequence[tuple[float, float]]) -> str:
     """What each 95 % interval of a difference says, in the words of `stats.VERDICTS`: a text for each."""
     found = [verdict(Difference((low + high) / 2, low, high, 1.0)) for low, high in intervals]
-    return _texts(answer, found, lambda said, right: said.strip() == right)
+    return _texts(answer, found)
 
 
 # --- NAT ----------------------------------------------------------------------------------------------
@@ -268,12 +266,6 @@ def tally(answer: object, answers: Sequence[str], scores: Sequence[float]) -> st
     ids = groups([answers])[0]
     found = [[(ids == one).sum(), fsum(np.asarray(scores)[ids == one])] for one in range(ids.max() + 1)]
     return _numbers(answer, found)
-
-
-def elected(answer: object, answers: Sequence[str], weights: Sequence[Sequence[float] | None]) -> str:
-    """What the answers elect under each list of weights, None for one vote each: a text for each."""
-    found = [vote(answers, used) for used in weights]
-    return _texts(answer, found, lambda said, right: equivalent(said, right, "math"))
 
 
 def turning_factor(answer: object, answers: Sequence[str], scores: Sequence[float]) -> str:

@@ -61,7 +61,6 @@ CASES = [
     (partial(ex.unlikelihood_slope, probabilities=[0.5, 0.2]), [1, 0.25], [1, 0.2], "0.05 too small"),
     (partial(ex.tally, answers=ANSWERS, scores=SCORES), [[3, 0.6], [2, 1.7]], [[2, 0.3], [2, 1.7]],
      "number 1 is 1 too small, number 2 is 0.3 too small"),
-    (partial(ex.elected, answers=ANSWERS, weights=[None, SCORES]), ["57", "54.0"], ["57", "57"], "text 2 is"),
     (partial(ex.turning_factor, answers=ANSWERS, scores=SCORES), 10 / 11, 1.7, "it is 0.791 too large"),
     (partial(ex.smallest_power, answers=["8", "6", "6"], scores=[0.9, 0.8, 0.8]), 6, 2, "it is 4 too small"),
 ]  # fmt: skip
