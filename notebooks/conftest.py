@@ -6,6 +6,8 @@ import pytest
 
 from negdistill.bookmaking.pipeline import surroundings
 
+collect_ignore = ["solutions"]  # run by tests/test_solutions.py, all in one process
+
 os.environ.update(surroundings("smoke", jobs=1))  # kernels inherit it, as they do from the runner
 
 

@@ -105,6 +105,13 @@ def test_a_notebook_that_is_opened_alone_says_what_to_install(path, capsys, monk
 
 
 @each(SOURCES)
+def test_a_cell_that_is_not_run_installs_or_is_an_exercise(path):
+    left = [cell for cell in read(path).cells if cell.cell_type == "code" and not is_run(cell)]
+    assert all({"setup", "exercise"} & set(tags(cell)) for cell in left)
+    assert all("nbval-skip" in tags(cell) for cell in left)
+
+
+@each(SOURCES)
 def test_parameters_are_one_plain_cell_that_papermill_understands(path):
     (cell,) = [cell for cell in code(read(path)) if "parameters" in tags(cell)]
     assert cell is not None and cell.source == code(read(path))[0].source, "the first code cell"

@@ -16,12 +16,12 @@ from negdistill.runs.folder import MANIFEST, Manifest, RunFolder
 
 MISSING = "artefacts missing"
 PREDICTIONS = "predictions.parquet"  # the artefact that goes beside the executed notebook
-SETUP = "setup"  # tag of the cell that installs the package where a notebook is opened alone; never run here
+READERS = "nbval-skip"  # tag of cells that only a reader runs: the one that installs, and those of exercises
 
 
 def is_run(cell: NotebookNode) -> bool:
     """Whether a cell is code that the runner executes."""
-    return cell.cell_type == "code" and SETUP not in cell.metadata.get("tags", [])
+    return cell.cell_type == "code" and READERS not in cell.metadata.get("tags", [])
 
 
 def digest_outputs(notebook: NotebookNode) -> str:

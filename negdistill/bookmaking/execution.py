@@ -31,7 +31,7 @@ from papermill.execute import raise_for_execution_errors
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from negdistill.bookmaking.damage import PREDICTIONS, SETUP, digest_outputs, is_run
+from negdistill.bookmaking.damage import PREDICTIONS, READERS, digest_outputs, is_run
 from negdistill.bookmaking.planning import Failure, Job, digest_cells, read, write
 from negdistill.runs.files import atomic_path, remove
 from negdistill.runs.folder import Manifest, RunFolder, machine
@@ -118,7 +118,7 @@ def in_kernel(
         timeout=None,
         coalesce_streams=True,  # else one line may be stored in pieces, others each time
         record_timing=False,
-        skip_cells_with_tag=SETUP,
+        skip_cells_with_tag=READERS,
         on_notebook_start=lambda notebook: kernels.started(job.name, manager.provisioner.pid),
         on_cell_start=at_cell,
         shutdown_kernel="immediate",

@@ -19,7 +19,8 @@ meaning there:
 A notebook that reads artefacts of others names them in its metadata: {"negdistill": {"needs": ["MM_other"]}}.
 Its artefact predictions.parquet, who answered what, goes beside the executed notebook as NN_name.parquet.
 A profile's section `common` goes to every notebook that has the parameter, a section NN_name to that one.
-A change of prose runs nothing: the executed notebook takes the new prose and keeps its outputs.
+A change of prose runs nothing: the executed notebook takes the new prose and keeps its outputs. The same
+holds for cells tagged nbval-skip, the one that installs and those of exercises, which only a reader runs.
 
 Notebooks that do not need each other run side by side, the longest first, one thread to a kernel; on a GPU
 one at a time. A notebook that fails stops those that need it, and no other.

@@ -255,7 +255,7 @@ def inputs_of(job: Job, shared: Mapping[str, str], done: Mapping[str, Manifest |
         need: digest_json([made.key, made.artifacts]) if (made := done[need]) else "" for need in job.needs
     }
     source = read(job.source)
-    modules = imported(ast.parse("\n".join(cell.source for cell in source.cells if cell.cell_type == "code")))
+    modules = imported(ast.parse("\n".join(cell.source for cell in source.cells if is_run(cell))))
     package = digest_code(
         *(name for name in modules if not name.startswith(DRAWING)), source=job.source.parents[1]
     )

@@ -149,6 +149,20 @@ def test_prose_runs_nothing_and_reaches_the_executed_notebook(root):
     ]
 
 
+def test_an_exercise_runs_nothing_and_reaches_the_executed_notebook(root):
+    """Nor do the modules count that only an exercise imports."""
+    (root / "negdistill" / "extra.py").write_text("x = 1\n")
+    path = root / "notebooks" / "00_one.ipynb"
+    book = nbformat.read(path, as_version=4)
+    source = "from negdistill import extra\n\nanswer = ..."
+    book.cells.append(new_code_cell(source, metadata={"tags": ["exercise", "nbval-skip"]}))
+    nbformat.write(book, path)
+    assert set(states(root).values()) == {""} and runs(root) == []
+    last = executed(root, "00_one").cells[-1]
+    assert (last.source, last.outputs, last.execution_count) == (source, [], None)
+    assert text(executed(root, "00_one")) == "wrote 5\n"
+
+
 def test_a_changed_parameter_runs_it_and_what_reads_its_artefacts(root):
     (root / "notebooks" / "profiles" / "quick.yml").write_text("00_one: {n: 6}\n")
     assert states(root) == {"00_one": "parameters changed", "01_two": "00_one out of date"}
@@ -339,7 +353,7 @@ def test_a_terminal_shows_where_each_notebook_is(root):
     path = root / "notebooks" / "00_one.ipynb"
     book = nbformat.read(path, as_version=4)
     book.cells.insert(2, new_markdown_cell(cells[1]))
-    book.cells.insert(0, new_code_cell("1 / 0", metadata={"tags": ["setup"]}))
+    book.cells.insert(0, new_code_cell("1 / 0", metadata={"tags": ["setup", "nbval-skip"]}))
     nbformat.write(book, path)
     shown, lines = io.StringIO(), []
     run(root, "quick", ["00"], force=True, terminal=shown, say=lines.append)

@@ -229,9 +229,11 @@ def test_the_digest_sees_code_and_tags_and_no_prose_or_output():
     prose.cells[2].outputs = [nbformat.v4.new_output("stream", text="1\n")]
     tagged = notebook("n = 1")
     tagged.cells[2].metadata.tags = ["nbval-ignore-output"]
+    asking = notebook("n = 1")
+    asking.cells.append(new_code_cell("answer = ...", metadata={"tags": ["exercise", "nbval-skip"]}))
     alone = notebook("n = 1")
-    alone.cells.insert(1, new_code_cell("install = False", metadata={"tags": ["setup"]}))
-    assert digest_cells(prose) == digest_cells(plain) == digest_cells(alone)
+    alone.cells.insert(1, new_code_cell("install = False", metadata={"tags": ["setup", "nbval-skip"]}))
+    assert digest_cells(prose) == digest_cells(plain) == digest_cells(alone) == digest_cells(asking)
     assert (
         len({digest_cells(book) for book in (plain, tagged, notebook("n = 2"), notebook("n = 1", (), "2"))})
         == 4
