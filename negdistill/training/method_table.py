@@ -50,7 +50,8 @@ class Method:
     order        how rows become batches: "single"; "pairs", a right and a wrong one of each question that has
                  both, side by side; "mismatched", each beside its prompt with another question's rationale
     per          "target" or "row": what the objective sums over
-    reference    whether the batch carries l of each row before this training, as `reference` (B,)
+    reference    whether the batch carries l of each row before this training, as `reference` (B,), and the
+                 weight of its kind in the training set, as `weight` (B,); see `rivals.balance`
     memory       whether it carries what the objective left there when it last saw the row, as `memory` (B,)
     marks        text before the prompt of right and of wrong rationales; it answers under the former
     rates        factors of the settings' learning rate that its grid tries, the most likely one first
