@@ -44,9 +44,12 @@ class Predictions(NamedTuple):
 
 
 def forward_targets(model: nn.Module, batch: Mapping[str, Tensor]) -> Targets:
-    """`forward_logits`, with the log probabilities of the targets in place of all logits."""
+    """`forward_logits`, with the log probabilities of the targets in place of all logits.
+
+    The backward pass overwrites the logits, so it can be taken once.
+    """
     logits, targets, row, hidden = forward_logits(model, batch)
-    return Targets(token_log_probs(logits, targets), row, hidden)
+    return Targets(token_log_probs(logits, targets, overwrite=True), row, hidden)
 
 
 def forward_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Predictions:
