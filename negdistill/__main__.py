@@ -129,18 +129,17 @@ def vote(options: argparse.Namespace) -> None:
     student, fit = students.load_student(options.student), fits.load_fit(options.fit_folder)
     sampling = {"n": options.n, "temperature": options.temperature, "seed": options.seed}
     sampling |= {"max_new_tokens": options.max_tokens, "out_dir": options.samples, **task.grading}
+    sampling |= dict(zip(("right", "wrong"), map(fits.load_fit, options.ratio), strict=False))
     found = vote_all(student, fit, load_ranker(options.ranker_folder), problems, **sampling)
     with atomic_path(options.out) as path:
         found.to_csv(path, index=False)
     for rule, part in found.groupby("rule", sort=False):
-        say(f"{rule:14} {part['correct'].sum()} of {len(part)} right")
+        say(f"{rule:16} {part['correct'].sum()} of {len(part)} right")
     say(f"written: {options.out}")
 
 
 def add_vote_parser(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "vote", help="draw many answers to each question and hold every vote over them"
-    )
+    command = commands.add_parser("vote", help="draw answers to each question and hold every vote over them")
     command.add_argument("fit_folder", metavar="FIT_FOLDER", help="where a method was fitted")
     command.add_argument("ranker_folder", metavar="RANKER_FOLDER", help="where a ranker was fitted")
     command.add_argument("out", metavar="OUT", help="a file: problem_id, rule, answer, correct")
@@ -153,6 +152,8 @@ def add_vote_parser(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--temperature", type=float, default=1.0, help="(1.0)")
     command.add_argument("--max-tokens", type=int, default=256, help="longest answer (256)")
     command.add_argument("--samples", default="samples", help="folder that keeps what is drawn (samples)")
+    both = {"nargs": 2, "default": (), "metavar": ("COT_KD", "NEGATIVE")}
+    command.add_argument("--ratio", **both, help="folders of two fits; their likelihood ratio votes, too")
     command.set_defaults(func=vote)
 
 
@@ -169,9 +170,7 @@ def add_export_parser(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("fit_folder", metavar="FIT_FOLDER", help="where a row was fitted")
     command.add_argument("out", metavar="OUT", help="a new folder")
-    command.add_argument(
-        "--student", default="embedded", metavar="NAME", help="what it was fitted on (embedded)"
-    )
+    command.add_argument("--student", default="embedded", metavar="NAME", help="fitted on what (embedded)")
     command.set_defaults(func=export)
 
 

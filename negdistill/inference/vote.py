@@ -2,10 +2,11 @@
 
     problems --sample--> n answers each --score--> weights --vote--> one answer a rule
 
-    SC              w = 1                              self-consistency
-    WS              w = probability of the text        weighted self-consistency
-    WS per token    w = the same, geometric mean a token
-    ASC             w = score of the ranker            adaptive self-consistency, eq-asc of book/method.md
+    SC                w = 1                            self-consistency
+    WS                w = probability of the text      weighted self-consistency
+    WS per token      w = the same, geometric mean a token
+    ASC               w = score of the ranker          adaptive self-consistency, eq-asc of book/method.md
+    likelihood ratio  w = p+ / p-, geometric mean a token; two adapters, of right and of wrong rationales
 
 `vote_all` is all of it in one call. What is drawn lies in a folder, and a run that was killed goes on there.
 """
@@ -24,12 +25,12 @@ from negdistill.checks import check_path
 from negdistill.data.answers import Rule
 from negdistill.data.prompts import format_prompt
 from negdistill.data.records import Problem, Sample
-from negdistill.inference.evaluate import check_asked
+from negdistill.inference.evaluate import check_asked, rationale_log_probs
 from negdistill.inference.panel import Panel, sampled
 from negdistill.inference.ranker import score
 from negdistill.inference.ranker_fit import RankerFit, check_ranker, loaded
 from negdistill.inference.sample import sample
-from negdistill.method.asc import sequence_weights
+from negdistill.method.asc import ratio_weights, sequence_weights
 from negdistill.runs.digests import digest_code, digest_json
 from negdistill.training.fit import adapted
 from negdistill.training.fits import Fit, check_fit
@@ -60,6 +61,16 @@ class Ballot:
         with loaded(student, ranker) as judge:
             scores = score(judge, self.problems, self.samples, progress=False)
         return replace(self, weights={**self.weights, "ASC": scores.reshape(self.panel.group.shape)})
+
+    def compared(self, student: Student, right: Fit, wrong: Fit) -> Ballot:
+        """The ballot with the rule "likelihood ratio": every sample weighs how much likelier `right` finds
+        it, token by token, than `wrong` does. In the book these are CoT KD and the negative adapter."""
+        means = []
+        for one in (right, wrong):
+            with adapted(student, one) as trained:
+                told = rationale_log_probs(trained, self.problems, self.samples, one.preset, one.prefix)
+            means.append((told[0] / np.maximum(told[1], 1)).reshape(self.panel.group.shape))
+        return replace(self, weights={**self.weights, "likelihood ratio": ratio_weights(*means)})
 
     def votes(self) -> pd.DataFrame:
         """What each rule elects, a row per rule and problem, in COLUMNS; an answer is None without any."""
@@ -123,6 +134,8 @@ def vote_all(
     extract: str = "boxed",
     rule: Rule = "math",
     progress: bool = True,
+    right: Fit | None = None,
+    wrong: Fit | None = None,
 ) -> pd.DataFrame:
     """Sample, score, weigh and vote: a row per rule and problem with problem_id, rule, answer and correct.
 
@@ -130,11 +143,18 @@ def vote_all(
     n              answers to each problem, weighed by SC, WS, WS per token and ASC: eq-asc of book/method.md
     out_dir        folder that keeps what is drawn, below it one for each fit, set of problems and setting
     extract, rule  of `grade`, for what is right; the votes themselves join answers under rule "math"
+    right, wrong   what `fit` returned for "CoT KD" and "Negative adapter", to let likelihood ratio vote, too
 
     The other arguments are those of `sample`, also for what is refused. An answer is None where no candidate
-    has one. ValueError for no problem, two with one id, an unknown rule, and a fit or ranker of another
-    student; TypeError for an argument of another type.
+    has one. ValueError for no problem, two with one id, an unknown rule, one of right and wrong without the
+    other, and a fit or ranker of another student; TypeError for an argument of another type.
     """
     check_ranker("ranker", ranker)
+    sides = {name: one for name, one in (("right", right), ("wrong", wrong)) if one is not None}
+    for name, one in sides.items():
+        check_fit(name, one)
+    if len(sides) == 1:
+        raise ValueError(f"right and wrong must both be given, or neither; got {next(iter(sides))} alone")
     settings = (n, temperature, seed, out_dir, max_new_tokens, batch_size, extract, rule, progress)
-    return draw_ballot(student, fit, problems, *settings).ranked(student, ranker).votes()
+    ballot = draw_ballot(student, fit, problems, *settings).ranked(student, ranker)
+    return (ballot.compared(student, **sides) if sides else ballot).votes()

@@ -30,21 +30,23 @@ CERTAIN = -1e-5  # log p is clamped here before log(1 - p): closer to 0, float32
 
 class _TokenLogProbs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, overwrite: bool) -> Tensor:
         exact = torch.promote_types(logits.dtype, torch.float32)
         rows = max(1, CHUNK // logits.shape[1])
         normaliser = torch.empty(len(logits), dtype=exact, device=logits.device)
         for part, out in zip(logits.split(rows), normaliser.split(rows), strict=True):
             out.copy_(part.to(exact).logsumexp(1))
         ctx.save_for_backward(logits, targets, normaliser)
+        ctx.overwrite = overwrite
         return logits.gather(1, targets[:, None]).squeeze(1).to(exact) - normaliser
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         logits, targets, normaliser = ctx.saved_tensors
         rows = max(1, CHUNK // logits.shape[1])
-        result = torch.empty_like(logits)
+        # detached it still counts its changes: whoever else needs the logits for a gradient is told by torch
+        result = logits.detach() if ctx.overwrite else torch.empty_like(logits)
         pieces = (
             tensor.split(rows)
             for tensor in (logits, targets[:, None], normaliser[:, None], grad[:, None], result)
@@ -52,16 +54,17 @@ class _TokenLogProbs(torch.autograd.Function):
         for part, target, norm, weight, out in zip(*pieces, strict=True):
             softmax = (part.to(norm.dtype) - norm).exp_()
             out.copy_(softmax.mul_(-weight).scatter_add_(1, target, weight))
-        return result, None
+        return result, None, None
 
 
-def token_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
+def token_log_probs(logits: Tensor, targets: Tensor, overwrite: bool = False) -> Tensor:
     """Log probability of each target: logits (N, V), targets (N,) long -> (N,), at most 0.
 
     The softmax is taken in float32 (float64 for float64 logits), a chunk of rows at a time: beside the logits
-    and their gradient, both in their own type, no (N, V) tensor is ever made.
+    and their gradient, both in their own type, no (N, V) tensor is ever made. With `overwrite` the gradient
+    takes the place of the logits in memory, as in `nce.distilled`.
     """
-    return _TokenLogProbs.apply(logits, targets)
+    return _TokenLogProbs.apply(logits, targets, overwrite)
 
 
 def log_one_minus(log_p: Tensor) -> Tensor:

@@ -44,9 +44,12 @@ class Predictions(NamedTuple):
 
 
 def forward_targets(model: nn.Module, batch: Mapping[str, Tensor]) -> Targets:
-    """`forward_logits`, with the log probabilities of the targets in place of all logits."""
+    """`forward_logits`, with the log probabilities of the targets in place of all logits.
+
+    The backward pass overwrites the logits, so it can be taken once.
+    """
     logits, targets, row, hidden = forward_logits(model, batch)
-    return Targets(token_log_probs(logits, targets), row, hidden)
+    return Targets(token_log_probs(logits, targets, overwrite=True), row, hidden)
 
 
 def forward_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Predictions:
@@ -149,6 +152,7 @@ class Rationales(NamedTuple):
 
     log_prob, tokens  l and the number of targets, (B,)      positive (B,) bool      question (B,) long
     gain              l minus that of the reference, (B,); None without one
+    weight            that the batch carries, (B,); 1 each without one
     """
 
     log_prob: Tensor
@@ -156,6 +160,7 @@ class Rationales(NamedTuple):
     positive: Tensor
     question: Tensor
     gain: Tensor | None
+    weight: Tensor
 
     @property
     def mean(self) -> Tensor:
@@ -164,15 +169,19 @@ class Rationales(NamedTuple):
 
 
 def rationales(model: nn.Module, batch: Mapping[str, Tensor]) -> Rationales:
-    """One forward pass. A batch that carries `reference`, l of the frozen start, has a gain as well: it is
-    (B,), or () where no row has targets."""
+    """One forward pass. A batch that carries `reference`, l of the frozen start, has a gain as well. That and
+    `weight` are (B,), or () where no row has targets."""
     log_probs, row, _ = forward_targets(model, batch)
     there = batch["loss_mask"].any(1)  # a row without targets only keeps a process company
     log_prob, tokens = (one[there] for one in sequence_log_probs(log_probs, row, len(there)))
-    gain, reference = None, batch.get("reference")
-    if reference is not None:
-        gain = log_prob - reference.to(log_prob.dtype).expand(len(there))[there]
-    return Rationales(log_prob, tokens, batch["positive"][there], batch["question"][there], gain)
+    carried = {
+        name: batch[name].to(log_prob.dtype).expand(len(there))[there]
+        for name in ("reference", "weight")
+        if name in batch
+    }
+    gain = log_prob - carried["reference"] if "reference" in carried else None
+    weight = carried.get("weight", torch.ones_like(tokens))
+    return Rationales(log_prob, tokens, batch["positive"][there], batch["question"][there], gain, weight)
 
 
 def _preferred(beta: float, nll: float, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
@@ -187,17 +196,18 @@ def kto(model: nn.Module, batch: Mapping[str, Tensor], beta: float = 0.1) -> Ten
     """KTO, summed over the rationales that answer their own question: ().
 
     The others (`matched` False) give z0, of the part of the batch that this process has, and no gradient.
+    batch["weight"] (B,) is lambda of each row, which follows from the whole training set: `rivals.balance`.
     """
     own = rationales(model, _rows_where(batch, batch["matched"]))
     with torch.no_grad():
         other = rationales(model, _rows_where(batch, ~batch["matched"]))
-    return prospect(own.gain, own.positive, reference_point(other.gain), beta).sum()
+    return prospect(own.gain, own.positive, reference_point(other.gain), beta, own.weight).sum()
 
 
 def kto_zero(model: nn.Module, batch: Mapping[str, Tensor], beta: float = 0.1) -> Tensor:
-    """KTO with z0 = 0, summed over rationales: ()."""
+    """KTO with z0 = 0, summed over rationales, weighed as there: ()."""
     seen = rationales(model, batch)
-    return prospect(seen.gain, seen.positive, 0.0, beta).sum()
+    return prospect(seen.gain, seen.positive, 0.0, beta, seen.weight).sum()
 
 
 def _rows_where(batch: Mapping[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:

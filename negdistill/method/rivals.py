@@ -4,7 +4,7 @@
     + right, - wrong, s = sigmoid, sg = without gradient
 
     preference   - log s(beta (d+ - d-)) + nll (-L+)                                   DPO, of a pair
-    prospect     + : wr (1 - s(beta (d - z0)))      - : ww (1 - s(beta (z0 - d)))      KTO
+    prospect     + : w (1 - s(beta (d - z0)))       - : w (1 - s(beta (z0 - d)))       KTO, w from `balance`
     weighted     + : -wr L                          - : ww L                           REDI
                  (.1, 1) and (0, 1) are W-REINFORCE and NSR on what a teacher wrote
     tapered      + : -l                             - : sg[min(1, exp d)] l            TOPR
@@ -24,6 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from negdistill.method.losses import log_one_minus
+
+LARGEST = 4 / 3  # of KTO's right rationales to its wrong ones, weighed; 1 is the smallest
 
 
 def sequence_log_probs(log_probs: Tensor, row: Tensor, rows: int) -> tuple[Tensor, Tensor]:
@@ -64,18 +66,29 @@ def prospect(
     positive: Tensor,
     z0: Tensor | float = 0.0,
     beta: float = 0.1,
-    right: float = 1.0,
-    wrong: float = 1.0,
+    weight: Tensor | float = 1.0,
 ) -> Tensor:
     """KTO of each rationale, (B,), between 0 and its weight: d as `gain` (B,), positive (B,) bool.
 
-    z0            () the point of reference, from `reference_point`; 0: apo_zero_unpaired
-    right, wrong  weights, at least 0; Ethayarajh et al. want the sums over right and over wrong rationales to
-                  be in the ratio of 1 to 4/3
+    z0      () the point of reference, from `reference_point`; 0: apo_zero_unpaired
+    weight  of each, (B,), at least 0: lambda of right and of wrong ones, from `balance`; or one for all
     """
     signed = torch.where(positive, gain - z0, z0 - gain)
-    weight = torch.where(positive, right, wrong).to(gain.dtype)
     return weight * torch.sigmoid(-beta * signed)
+
+
+def balance(positive: Tensor) -> Tensor:
+    """KTO's weight of each rationale of a training set, (n,): lambda_D of right ones, lambda_U of wrong ones.
+
+    positive (n,) bool. Ethayarajh et al. want lambda_D n_D / (lambda_U n_U) in [1, 4/3]. The side that is too
+    light for it is raised to the nearer end and the other one keeps 1, as trl advises. Both keep 1 where the
+    counts are in that range, and where one side is empty.
+    """
+    right = int(positive.sum())
+    wrong = len(positive) - right
+    if not (right and wrong):
+        return torch.ones(len(positive))
+    return torch.where(positive, max(1.0, wrong / right), max(1.0, right / wrong / LARGEST))
 
 
 def reference_point(mismatched: Tensor) -> Tensor:

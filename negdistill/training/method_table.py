@@ -50,7 +50,8 @@ class Method:
     order        how rows become batches: "single"; "pairs", a right and a wrong one of each question that has
                  both, side by side; "mismatched", each beside its prompt with another question's rationale
     per          "target" or "row": what the objective sums over
-    reference    whether the batch carries l of each row before this training, as `reference` (B,)
+    reference    whether the batch carries l of each row before this training, as `reference` (B,), and the
+                 weight of its kind in the training set, as `weight` (B,); see `rivals.balance`
     memory       whether it carries what the objective left there when it last saw the row, as `memory` (B,)
     marks        text before the prompt of right and of wrong rationales; it answers under the former
     rates        factors of the settings' learning rate that its grid tries, the most likely one first
@@ -82,11 +83,6 @@ class Method:
         allowed = {"data": DATA, "view": VIEWS, "start": STARTS, "order": ORDERS, "per": UNITS}
         for name, values in allowed.items():
             check_choice(f"{name} of {self.name}", getattr(self, name), values)
-        if not (isinstance(self.objective, str) or callable(self.objective)):
-            raise TypeError(
-                f"objective of {self.name} must be a name in objectives.OBJECTIVES or a function of model "
-                f"and batch; got {self.objective!r}"
-            )
         _check_tuple(self, "uses", str, "names of rows")
         _check_tuple(self, "marks", str, "two texts, for right and wrong", (0, 2))
         _check_tuple(self, "rates", (int, float), "factors above 0")
@@ -96,39 +92,53 @@ class Method:
             check_number(f"rates of {self.name}", rate, above=0)
         for flag in ("reference", "memory"):
             check_flag(f"{flag} of {self.name}", getattr(self, flag))
-        if callable(self.objective):
-            try:
-                signature(self.objective).bind("model", "batch")
-            except TypeError as error:
-                raise TypeError(f"objective of {self.name} must take model and batch: {error}") from error
-        if bool(self.uses) != bool(self.start):
-            raise ValueError(
-                f"start of {self.name} must say what becomes of the rows that it uses; "
-                f"got uses {self.uses} and start {self.start!r}"
-            )
-        if not (self.data or self.uses or self.view == "base"):
-            raise ValueError(
-                f"data of {self.name} must say what it trains on, or uses what it is made of; got neither"
-            )
-        if (self.view == "contrast") != (self.start == "contrast"):
-            raise ValueError(
-                f'view and start of {self.name} must both be "contrast", or neither; got {self.view!r} and '
-                f"{self.start!r}"
-            )
-        if bool(self.beta_mode) != (self.start == "teacher"):
-            raise ValueError(
-                f"beta_mode of {self.name} must be named where it starts from teachers, nowhere else; got "
-                f"{self.beta_mode!r} and start {self.start!r}"
-            )
-        if self.order != "single" and self.data != "both":
-            raise ValueError(
-                f'data of {self.name} must be "both" for order {self.order!r}; got {self.data!r}'
-            )
+        _check_objective(self)
+        _check_together(self)
 
     @property
     def prefix(self) -> str:
         """Text before every prompt that it answers."""
         return self.marks[0] if self.marks else ""
+
+
+def _check_objective(row: Method) -> None:
+    objective = row.objective
+    if isinstance(objective, str):  # which `find_method` looks up: that takes torch
+        return
+    if not callable(objective):
+        raise TypeError(
+            f"objective of {row.name} must be a name in objectives.OBJECTIVES or a function of model and "
+            f"batch; got {objective!r}"
+        )
+    try:
+        signature(objective).bind("model", "batch")
+    except TypeError as error:
+        raise TypeError(f"objective of {row.name} must take model and batch: {error}") from error
+
+
+def _check_together(row: Method) -> None:
+    """ValueError for two values that do not go together."""
+    if bool(row.uses) != bool(row.start):
+        raise ValueError(
+            f"start of {row.name} must say what becomes of the rows that it uses; "
+            f"got uses {row.uses} and start {row.start!r}"
+        )
+    if not (row.data or row.uses or row.view == "base"):
+        raise ValueError(
+            f"data of {row.name} must say what it trains on, or uses what it is made of; got neither"
+        )
+    if (row.view == "contrast") != (row.start == "contrast"):
+        raise ValueError(
+            f'view and start of {row.name} must both be "contrast", or neither; got {row.view!r} and '
+            f"{row.start!r}"
+        )
+    if bool(row.beta_mode) != (row.start == "teacher"):
+        raise ValueError(
+            f"beta_mode of {row.name} must be named where it starts from teachers, nowhere else; got "
+            f"{row.beta_mode!r} and start {row.start!r}"
+        )
+    if row.order != "single" and row.data != "both":
+        raise ValueError(f'data of {row.name} must be "both" for order {row.order!r}; got {row.data!r}')
 
 
 def _check_tuple(
@@ -171,6 +181,7 @@ CONTRAST = 0.5  # of the logits: 1.5 and -0.5, as Merge has them of the matrices
 RIGHT, WRONG = "Right solution.\n", "Wrong solution.\n"
 _PAIRS = {"order": "pairs"}
 _REFERENCE = {"reference": True}
+_BOTH, _WHOLE_UL = ("rival", "both", "lora"), "unlikelihood of rationales"
 _NEG = (NEGATIVE,)
 _ROWS = (
     Method("Few-shot", "paper", "", "base", "worked examples in the prompt, no training"),
@@ -209,24 +220,8 @@ _ROWS = (
     _rival("W-REINFORCE", "w-reinforce", "REDI with weights 0.1 and 1", **_PAIRS),
     _rival("NSR", "nsr", "wrong rationales less likely, nothing else", **_PAIRS),
     _rival("TOPR", "topr", "wrong ones count less once they are less likely", **_REFERENCE),
-    Method(
-        "GLOW",
-        "rival",
-        "both",
-        "lora",
-        "both alike, more weight for what gets no better",
-        "glow",
-        per="row",
-        memory=True,
-    ),
-    Method(
-        "UL, whole rationales",
-        "rival",
-        "both",
-        "lora",
-        "CoT KD, and 0.05 unlikelihood of wrong rationales",
-        "unlikelihood of rationales",
-    ),
+    Method("GLOW", *_BOTH, "both alike, more weight for what gets no better", "glow", per="row", memory=True),
+    Method("UL, whole rationales", *_BOTH, "CoT KD, and 0.05 unlikelihood of wrong rationales", _WHOLE_UL),
     Method(
         "Contrastive decoding",
         "rival",
@@ -244,7 +239,8 @@ def find_method(name: str) -> Method:
     """The row of that name; of "module:Name" the `Method` of that name in a module that Python finds.
 
     Importing runs the module. ValueError for an unknown row, for a module that cannot be imported or lacks
-    the name, and for a row that uses unknown ones; TypeError where the name is no `Method`.
+    the name, and for a row that uses unknown ones or names an unknown objective; TypeError where the name is
+    no `Method`.
     """
     module, colon, attribute = name.partition(":")
     if not colon:
@@ -264,6 +260,10 @@ def find_method(name: str) -> Method:
         raise TypeError(f"method {name!r} must be a method_table.Method; got {type(found).__name__}")
     for one in found.uses:
         check_choice(f"uses of {name}", one, METHODS)
+    if isinstance(found.objective, str):
+        from negdistill.method.objectives import OBJECTIVES
+
+        check_choice(f"objective of {name}", found.objective, OBJECTIVES)
     return replace(found, name=name)
 
 

@@ -1,6 +1,7 @@
 """Reference: what a frozen student says of whole rationales, computed once.
 
     base + start  --l of every rationale-->  folder/00000.safetensors ...  --rows-->  batch["reference"]
+    right, wrong  --`balance` of the set-->                                --rows-->  batch["weight"]
 
 The preference losses compare the student with what it was before they began. With adapters that start is at
 hand, but a second forward at every step would cost a third of it: here it is one pass over the data, for all
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from negdistill.method.objectives import forward_targets
-from negdistill.method.rivals import sequence_log_probs
+from negdistill.method.rivals import balance, sequence_log_probs
 from negdistill.runs.digests import digest_code
 from negdistill.runs.folder import Manifest
 from negdistill.training.batching import Encoded, collate, digest_encoded
@@ -28,16 +29,22 @@ from negdistill.training.teacher_cache import SHARD, frozen, in_shards
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A `batching.Teacher`: log_prob (rows,), l of each row under the frozen student; seconds of its pass."""
+    """A `batching.Teacher`: l of each row under the frozen student.
+
+    log_prob (rows,)     weight (rows,), KTO's, by `rivals.balance` of the rows that answer their own question
+    seconds  of its pass
+    """
 
     data: str
     key: str
     log_prob: Tensor
+    weight: Tensor
     seconds: float
 
     def __call__(self, rows: Sequence[int]) -> dict[str, Tensor]:
-        """`reference` (B,) of these rows; one 0 for all where there are none."""
-        return {"reference": self.log_prob[list(rows)] if rows else torch.zeros(())}
+        """`reference` and `weight` (B,) of these rows; one 0 for all where there are none."""
+        parts = {"reference": self.log_prob, "weight": self.weight}
+        return {name: part[list(rows)] if rows else torch.zeros(()) for name, part in parts.items()}
 
 
 def reference(
@@ -69,7 +76,17 @@ def reference(
     found = [load_file(run.path(f"{number:05d}.safetensors"))["log_prob"] for number in range(len(plan))]
     log_prob = torch.empty(len(encoded), dtype=found[0].dtype)
     log_prob[sum(plan, [])] = torch.cat(found)
-    return Reference(data, run.manifest.key, log_prob, run.manifest.seconds)
+    return Reference(data, run.manifest.key, log_prob, weights(encoded), run.manifest.seconds)
+
+
+def weights(encoded: Sequence[Encoded]) -> Tensor:
+    """`rivals.balance` of the rows that answer their own question, (rows,); 1 of those that do not."""
+    positive, matched = (
+        torch.tensor([getattr(row, name) for row in encoded]) for name in ("positive", "matched")
+    )
+    found = torch.ones(len(encoded))
+    found[matched] = balance(positive[matched])
+    return found
 
 
 @torch.no_grad()

@@ -61,7 +61,13 @@ def test_groups_without_a_value_are_a_row_of_their_own():
     assert accuracy_table(frame, "level")["questions"].tolist() == [1, 2]
 
 
-def test_method_table():
+OWN = """from negdistill.training.method_table import Method
+
+Mine = Method("Mine", "own", "both", "lora", "from outside")
+"""
+
+
+def test_method_table(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     names = ["Mine", "Merge", "CoT KD", "NAT"]
     frames = {
@@ -87,6 +93,10 @@ def test_method_table():
     assert list(table.columns)[-4:] == ["trainable_parameters", "steps", "tokens", "seconds"]
     other = method_table(pd.concat(frames.values()), baseline="NAT")
     assert other["p"].isna().tolist() == [False, True, False, False]
+    (tmp_path / "own_table.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = method_table(pd.concat([frames["CoT KD"], frames["Mine"].assign(method="own_table:Mine")]))
+    assert own["origin"].to_dict() == {"CoT KD": "paper", "own_table:Mine": "own"}
     with pytest.raises(ValueError, match="baseline must be one of 'NAT'; got 'CoT KD'"):
         method_table(frames["NAT"])
 

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from negdistill import fit, fit_ranker, load_student, load_task, sample, settings, vote, vote_all
 from negdistill.__main__ import main
@@ -32,6 +33,13 @@ def trained(tmp_path_factory):
     data, judged = _part(said, slice(10)), _part(said, slice(10, None))
     made = fit("CoT KD", student, data, settings(max_steps=3, **small), folder)
     return student, made, fit_ranker(student, data, judged, settings(max_steps=2, **small), folder)
+
+
+@pytest.fixture(scope="module")
+def negative(trained, tmp_path_factory):
+    data = taught(WORLD, "weak", 10, 4)
+    config = settings(max_steps=3, batch_size=4, progress=False)
+    return fit("Negative adapter", trained[0], data, config, tmp_path_factory.mktemp("negative"))
 
 
 def _part(data, places):
@@ -102,16 +110,45 @@ def test_a_killed_call_goes_on_with_what_was_drawn(trained, tmp_path, monkeypatc
     assert (folder / "samples.jsonl").stat().st_mtime_ns == before
 
 
-def test_the_command_line_votes(trained, tmp_path, capsys, monkeypatch):
+def test_the_likelihood_ratio_votes_beside_the_others(trained, negative):
+    """A candidate weighs exp of its mean difference of log probabilities, read one after the other."""
+    student, made, ranker = trained
+    drawn = draw_ballot(student, made, PROBLEMS, **DRAWING)
+    end, means = student.tokenizer.eos_token_id, []
+    for one in (made, negative):
+        said = []
+        with adapted(student, one) as judge, torch.no_grad():
+            for sample_ in drawn.samples:
+                question = next(p.question for p in PROBLEMS if p.id == sample_.problem_id)
+                prompt = student.tokenizer(format_prompt(question))["input_ids"]
+                ids = torch.tensor([[*prompt, *student.tokenizer(sample_.text)["input_ids"], end]])
+                logs = judge.model(ids).logits[0, :-1].log_softmax(1).gather(1, ids[0, 1:, None])
+                said.append(logs[len(prompt) - 1 :].mean().item())
+        means.append(np.reshape(said, (5, 4)))
+    found = drawn.compared(student, made, negative)
+    assert list(found.weights) == ["SC", "WS", "WS per token", "likelihood ratio"]
+    wanted = np.exp(means[0] - means[1])
+    wanted /= wanted.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found.weights["likelihood ratio"], wanted, rtol=1e-4)
+    votes = vote_all(student, made, ranker, PROBLEMS, right=made, wrong=negative, **DRAWING)
+    assert votes["rule"].unique().tolist()[3:] == ["ASC", "likelihood ratio"]
+    plain = vote_all(student, made, ranker, PROBLEMS, **DRAWING)
+    pd.testing.assert_frame_equal(votes[: len(plain)], plain)
+
+
+def test_the_command_line_votes(trained, negative, tmp_path, capsys, monkeypatch):
     student, made, ranker = trained
     monkeypatch.chdir(tmp_path)
     given = ["-n", "3", "--questions", "4", "--max-tokens", "16", "--temperature", "0.9"]
+    more = ["--ratio", str(made.folder), str(negative.folder)]
+    assert main(["vote", str(made.folder), str(ranker.folder), "more.csv", *given, *more]) == 0
+    assert f"{'likelihood ratio':16} " in capsys.readouterr().out and len(pd.read_csv("more.csv")) == 5 * 4
     assert main(["vote", str(made.folder), str(ranker.folder), "votes.csv", *given]) == 0
     frame = pd.read_csv("votes.csv")
     assert tuple(frame) == COLUMNS and len(frame) == 4 * 4
     lines = capsys.readouterr().out.splitlines()
     right = frame[frame["rule"] == "SC"]["correct"].sum()
-    assert f"{'SC':14} {right} of 4 right" in lines and lines[-1] == "written: votes.csv"
+    assert f"{'SC':16} {right} of 4 right" in lines and lines[-1] == "written: votes.csv"
 
 
 def test_a_ballot_needs_no_ranker_and_names_its_method(trained):
@@ -137,6 +174,10 @@ def test_arguments_of_another_kind_are_refused_before_anything_is_drawn(trained,
     ):
         with pytest.raises(TypeError, match=message):
             vote_all(*given)
+    with pytest.raises(TypeError, match="right must be a Fit, .*; got 'x', a str"):
+        vote_all(student, made, ranker, PROBLEMS, right="x", wrong=made)
+    with pytest.raises(ValueError, match="right and wrong must both be given, or neither; got wrong alone"):
+        vote_all(student, made, ranker, PROBLEMS, wrong=made)
     with pytest.raises(TypeError, match="out_dir must be a path, .*; got 3, a int"):
         vote_all(student, made, ranker, PROBLEMS, out_dir=3)
     with pytest.raises(ValueError, match="rule must be one of .*; got 'maths'"):

@@ -113,6 +113,24 @@ def test_token_log_probs_of_bfloat16_are_taken_in_float32():
     assert torch.allclose(logits.grad.double(), onehot - exact.exp(), atol=4e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_gradient_in_place_of_the_logits_is_the_same_and_taken_once(monkeypatch, dtype):
+    monkeypatch.setattr(losses, "CHUNK", 10)
+    start, targets = torch.randn(7, 5).to(dtype).requires_grad_(), torch.tensor([0, 4, 2, 2, 1, 3, 0])
+    found = []
+    for overwrite in (False, True):
+        logits = start * 1
+        log_probs = losses.token_log_probs(logits, targets, overwrite)
+        loss = (torch.arange(7) * log_probs).sum()
+        (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
+        assert (gradient.data_ptr() == logits.data_ptr()) is overwrite
+        found.append((log_probs, gradient))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_selected_positions_equal_the_full_forward(name):
     model, batch = make(name), make_batch()

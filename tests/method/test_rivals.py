@@ -54,6 +54,19 @@ def test_prospect_at_its_reference_point_is_one_half():
     assert rivals.prospect(z0.expand(5), POSITIVE, z0).tolist() == [0.5] * 5
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "wanted"),
+    [(1, 10, (10, 1)), (5, 5, (1, 1)), (4, 3, (1, 1)), (7, 2, (1, 2.625)), (3, 0, (1, 1)), (0, 3, (1, 1))],
+)
+def test_balance_raises_the_lighter_side_into_the_range(right, wrong, wanted):
+    positive = torch.tensor([True] * right + [False] * wrong)[torch.randperm(right + wrong)]
+    found = rivals.balance(positive)
+    for one, weight in zip(positive.tolist(), found.tolist(), strict=True):
+        assert weight == pytest.approx(wanted[0] if one else wanted[1])
+    if right and wrong:
+        assert 1 - 1e-6 <= (found[positive].sum() / found[~positive].sum()).item() <= 4 / 3 + 1e-6
+
+
 def test_redi_without_wrong_ones_is_the_likelihood():
     mean = logs(0)
     assert torch.equal(rivals.weighted(mean, POSITIVE, 1, 0), torch.where(POSITIVE, -mean, 0))
@@ -106,7 +119,8 @@ def loop(name: str, log_prob: list, reference: list, tokens: list) -> float:
     for at, (own, ref, n) in enumerate(zip(log_prob, reference, tokens, strict=True)):
         right, gain = bool(POSITIVE[at]), own - ref
         if name == "prospect":
-            total += 1 - sigmoid(0.1 * (gain - 0.7) if right else 0.1 * (0.7 - gain))
+            weight = 1.0 if right else 3 / 2 / (4 / 3)  # three right ones, two wrong ones
+            total += weight * (1 - sigmoid(0.1 * (gain - 0.7) if right else 0.1 * (0.7 - gain)))
         if name == "weighted":
             total += -own / n if right else 0.8 * own / n
         if name == "tapered":
@@ -119,7 +133,7 @@ def loop(name: str, log_prob: list, reference: list, tokens: list) -> float:
 REFERENCE = logs(9).detach()
 TOKENS = torch.tensor([2.0, 3, 1, 7, 4], dtype=torch.float64)
 LOSSES = {
-    "prospect": lambda x: rivals.prospect(x - REFERENCE, POSITIVE, 0.7),
+    "prospect": lambda x: rivals.prospect(x - REFERENCE, POSITIVE, 0.7, weight=rivals.balance(POSITIVE)),
     "weighted": lambda x: rivals.weighted(x / TOKENS, POSITIVE, 1.0, 0.8),
     "tapered": lambda x: rivals.tapered(x, REFERENCE, POSITIVE),
     "unlikelihood": rivals.rationale_unlikelihood,
@@ -218,6 +232,7 @@ def test_rows_without_targets_change_nothing(name):
         batch["memory"] = torch.full((len(rows),), math.nan, dtype=torch.float64)
     alone = OBJECTIVES[name](model, batch)
     masked = {**batch, "loss_mask": torch.zeros_like(batch["loss_mask"]), "reference": torch.zeros(())}
+    masked["weight"] = torch.zeros(())
     if name == "glow":
         masked["memory"] = torch.zeros(0, dtype=torch.float64)
     empty = OBJECTIVES[name](model, masked)
@@ -250,7 +265,8 @@ def test_rationales_of_other_questions_move_z0_and_get_no_gradient():
     move(model)
     seen = rationales(model, batch)
     z0 = max(0.0, seen.gain[6:].mean().item())
-    by_hand = rivals.prospect(seen.gain[:6], seen.positive[:6], z0).sum()
+    batch["weight"] = torch.arange(12, dtype=torch.float32)
+    by_hand = (batch["weight"][:6] * rivals.prospect(seen.gain[:6], seen.positive[:6], z0)).sum()
     found = OBJECTIVES["kto"](model, batch)
     assert found.item() == pytest.approx(by_hand.item())
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -283,7 +299,10 @@ def test_dpo_is_that_of_trl(tmp_path, kinds, name):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("kind", "name"), [("kto", "kto"), ("apo_zero_unpaired", "kto, no z0")])
-def test_kto_is_that_of_trl(tmp_path, kind, name):
+@pytest.mark.parametrize(
+    ("counts", "lambdas"), [((10, 10), (1, 1)), ((10, 25), (2.5, 1)), ((25, 10), (1, 1.875))]
+)
+def test_kto_is_that_of_trl(tmp_path, kind, name, counts, lambdas):
     model, rows = make_model(double=False), make_rows()
     given = [
         {"prompt": p, "completion": text, "label": label}
@@ -293,7 +312,7 @@ def test_kto_is_that_of_trl(tmp_path, kind, name):
     sampler = {"train_sampling_strategy": "sequential"} if kind == "kto" else {}
     options = KTOConfig(
         str(tmp_path), loss_type=kind, beta=0.1, per_device_train_batch_size=6, gradient_checkpointing=False,
-        **sampler, **QUIET
+        desirable_weight=lambdas[0], undesirable_weight=lambdas[1], **sampler, **QUIET
     )  # fmt: skip
     trainer = KTOTrainer(
         model, args=options, train_dataset=Dataset.from_list(given), processing_class=TOKENIZER
@@ -303,6 +322,9 @@ def test_kto_is_that_of_trl(tmp_path, kind, name):
         other = [rows[-1], *rows[:-1]]
         rows += [exchanged(own, from_) for own, from_ in zip(rows, other, strict=True)]
     batch = make_batch(model.eval(), rows)
+    of = rivals.balance(torch.tensor([True] * counts[0] + [False] * counts[1]))
+    assert (of[0].item(), of[-1].item()) == pytest.approx(lambdas)
+    batch["weight"] = torch.where(batch["positive"], of[0], of[-1])
     move(model)
     compare(model, trainer._compute_loss(model, inputs, False), OBJECTIVES[name](model, batch) / 6)
 

@@ -13,6 +13,7 @@ from negdistill.training.dataset import TrainingSet, training_set
 from negdistill.training.fit import adapted, fit
 from negdistill.training.method_table import METHODS, RIGHT, WRONG
 from negdistill.training.reference import log_probs, reference
+from negdistill.training.reference import weights as weights_of
 from negdistill.training.settings import settings
 
 TOKENIZER = arithmetic_text.tokenizer()
@@ -117,6 +118,7 @@ def test_the_reference_is_that_of_one_row_after_the_other_and_kept(student, data
     again = reference(student.model, rows, pad_id(TOKENIZER), tmp_path / "r", 4, progress=False)
     assert torch.equal(again.log_prob, found.log_prob) and again.key == found.key
     assert torch.equal(found([2, 0])["reference"], found.log_prob[[2, 0]]) and found([])["reference"] == 0
+    assert torch.equal(found([2, 0])["weight"], found.weight[[2, 0]]) and found([])["weight"] == 0
     with pytest.raises(ValueError, match="belongs to another run: other data"):
         reference(student.model, rows[1:], pad_id(TOKENIZER), tmp_path / "r", 4, progress=False)
     with pytest.raises(ValueError, match="batch_size must be at least 1; got 0"):
@@ -125,6 +127,17 @@ def test_the_reference_is_that_of_one_row_after_the_other_and_kept(student, data
         other = llama().model
         other.lm_head.weight.data += 1
         reference(other, rows, pad_id(TOKENIZER), tmp_path / "r", 4, progress=False)
+
+
+def test_weights_follow_from_the_whole_training_set(data):
+    """Not from a batch, and not from each prompt's rationale of another question."""
+    rows = encode(data.examples("both"), TOKENIZER, 256)
+    right, wrong = ([row for row in rows if row.positive is side] for side in (True, False))
+    for few in (rows, right + wrong[:2], right[:2] + wrong):
+        found = weights_of(few + mismatched(few, 0, 256))
+        positive = torch.tensor([row.positive for row in few])
+        ratio = found[: len(few)][positive].sum() / found[: len(few)][~positive].sum()
+        assert 1 - 1e-6 <= ratio <= 4 / 3 + 1e-6 and torch.equal(found[: len(few)], weights_of(few))
 
 
 def test_rows_of_the_table_that_ask_the_same_share_the_reference(student, data, cot, tmp_path):
@@ -144,7 +157,10 @@ def test_losses_at_the_start(student, data, cot, tmp_path):
         assert done.total_steps == done.steps + cot.steps
         first[name] = done.history["loss"].iloc[0]
     assert first["DPO"] == pytest.approx(0.693147, abs=1e-4) == first["DPO, small beta"]
-    assert first["KTO"] == pytest.approx(0.5, abs=1e-4) == first["KTO, no z0"]
+    right = len(data.positives)
+    lambdas = {max(1, (24 - right) / right), max(1, right / (24 - right) * 3 / 4)}
+    for name in ("KTO", "KTO, no z0"):
+        assert min(lambdas) / 2 - 1e-4 < first[name] < max(lambdas) / 2 + 1e-4 and max(lambdas) > 1
     nll = first["DPO + NLL"] - first["DPO"]
     assert nll == pytest.approx(2 * first["REDI, alpha 0"], rel=1e-4)
     wrong = first["NSR"]

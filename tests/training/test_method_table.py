@@ -30,6 +30,7 @@ Mine = Method(
     order="pairs", per="row", reference=True,
 )
 Number = 3
+Typo = Method("Typo", "own", "both", "lora", "learns from nothing known", "likelyhood")
 Wrong = Method("Wrong", "own", "both", "lora", "uses what is not there", uses=("No",), start="continue")
 '''
 
@@ -90,6 +91,11 @@ def test_it_is_keyed_by_its_source_and_what_lies_beside_it(module, tmp_path):
         ("own_dpo:", ValueError, "must name a Method of its module; own_dpo has no ''"),
         ("own_dpo:Number", TypeError, "must be a method_table.Method; got int"),
         ("own_dpo:Wrong", ValueError, "uses of own_dpo:Wrong must be one of .*; got 'No'"),
+        (
+            "own_dpo:Typo",
+            ValueError,
+            "objective of own_dpo:Typo must be one of 'likelihood', .*; got 'likely",
+        ),
         ("own_broken:Mine", ValueError, "needs the module 'own_broken' .* invalid syntax"),
     ],
 )
@@ -151,17 +157,13 @@ def test_an_objective_that_returns_no_number_is_refused(module, tmp_path):
             "refrence"
         ],
         r"with a gradient; got \[\], without a gradient": lambda model, batch: torch.zeros(()),
+        r"with a gradient; got \[\], without a gradient$": lambda model, batch: batch["question"].sum(),
+        "with a gradient; got float": lambda model, batch: 1.0,
     }
     for message, objective in wrong.items():
         sys.modules["own_dpo"].Mine = replace(find_method("own_dpo:Mine"), name="Mine", objective=objective)
         with pytest.raises(ValueError, match=message):
             fit("own_dpo:Mine", llama(), make_data(), CONFIG, tmp_path)
-    row = replace(find_method("own_dpo:Mine"), objective="no such")
-    sys.modules["own_dpo"].Mine = row
-    with pytest.raises(
-        ValueError, match="objective of own_dpo:Mine must be one of 'likelihood', .*; got 'no"
-    ):
-        fit("own_dpo:Mine", llama(), make_data(), CONFIG, tmp_path)
 
 
 def test_every_family_has_a_grid_of_the_same_size():
