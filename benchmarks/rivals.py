@@ -1,11 +1,16 @@
-"""Rivals: what a DPO step costs, and trl's DPOTrainer on the same pairs of the embedded student.
+"""Rivals: what a DPO step costs, and trl's DPOTrainer on the same pairs.
 
-1. Equality: the same batch, adapters away from their start: our loss and gradients and those of
+Of the embedded student, and of a LLaMA of tens of millions of random parameters with a usual vocabulary, on
+the same texts in the same tokens: in the small one the output layer hardly counts.
+
+1. Equality in float64: the same batch, adapters away from their start: our loss and gradients and those of
    trl's trainer, which keeps the start as a second adapter and runs it forward at every step.
 2. Time of a DPO step beside one of plain likelihood, on the same tokens and on the right rationales alone,
    and beside trl's step as it comes and with the reference given (precompute_ref_log_probs); interleaved in
    one process. The reference's pass is measured apart.
-3. Peak memory of some steps of either, each in a process of its own (growth of the resident set; Linux).
+3. Peak memory of some steps of each, in a process of its own: what the resident set grows by over that after
+   imports, loading and a first step (Linux). malloc gives back at once what is freed, so the growth is what
+   is held at the same time.
 
 Writes rivals.json and rivals.md into --out (default: benchmarks/results).
 """
@@ -25,7 +30,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from measuring import in_turn, keep, options, provenance, ratio, spread
+from measuring import in_turn, keep, llama, options, provenance, ratio, spread
 from nce_memory import status
 from torch import Tensor, nn
 
@@ -37,19 +42,25 @@ from negdistill.training.reference import log_probs
 from negdistill.training.students import load_student
 
 os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-TOLERANCE = 1e-5  # of loss and gradients in float32, relative to the largest number
+TOLERANCE = 1e-5  # relative to the largest number; LLaMA norms in float32 whatever comes
+STUDENTS = ("embedded", "LLaMA")
+STEPS = ("DPO", "trl", "trl, reference given")
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 class Work:
     """The student with a LoRA, pairs in the order of one epoch, and trl's trainer over the same model."""
 
-    def __init__(self, chosen: argparse.Namespace, with_trl: bool) -> None:
+    def __init__(self, chosen: argparse.Namespace, student: str, with_trl: bool = True) -> None:
         from peft import LoraConfig, get_peft_model
 
         warnings.simplefilter("ignore")
         base, self.tokenizer = load_student(device="cpu")
         torch.manual_seed(0)
+        if student == "LLaMA":
+            base = llama(chosen)
+            base.config.pad_token_id = pad_id(self.tokenizer)
+        self.parameters = base.num_parameters()
         lora = LoraConfig(r=8, lora_alpha=16, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
         self.model = get_peft_model(base, lora)
         self.pad = pad_id(self.tokenizer)
@@ -57,14 +68,21 @@ class Work:
         examples = training_set(problems, arithmetic.teach(problems, n=4)).examples("both")
         self.rows: list[Encoded] = encode(examples, self.tokenizer, 512)
         found = pairs(self.rows, 2 * chosen.pairs, 0, 0)
-        self.cuts = [cut for cut in found if len(cut) == 2 * chosen.pairs]
+        self.cuts = [cut for cut in found if len(cut) == 2 * chosen.pairs][: max(3, chosen.batches)]
         self.texts = {example.id: example for example in examples}
         self.trainer = self._trainer() if with_trl else None  # copies the start of the adapter
         began = time.perf_counter()
-        self.reference = log_probs(self.model, self.rows, self.pad, 2 * chosen.pairs)[0]
-        self.passed = (time.perf_counter() - began) / len(self.rows)
+        used = sum(self.cuts, [])
+        self.reference = torch.full((len(self.rows),), torch.nan)
+        self.reference[used] = self.start(used)
+        self.passed = (time.perf_counter() - began) / len(used)
         self.move()
         self.model.train()
+
+    def start(self, rows: Sequence[int]) -> Tensor:
+        """l of these rows without the adapter, which is 0 at the start."""
+        with self.model.disable_adapter():
+            return log_probs(self.model, [self.rows[at] for at in rows], self.pad, len(self.cuts[0]))[0]
 
     def _trainer(self) -> object:
         from datasets import Dataset, disable_progress_bars
@@ -125,18 +143,22 @@ class Work:
 
 
 def check(work: Work) -> float:
-    """Largest difference of loss and gradients of three batches, relative to the largest number."""
-    work.model.eval()
+    """Most difference of loss and gradients of three batches in float64, relative to the largest number."""
+    work.model.eval().double()
+    kept, used = work.reference, sum(work.cuts, [])
+    work.reference = kept.double()
+    work.reference[used] = work.start(used)
     worst, losses = 0.0, work.losses()
     for number in range(3):
         found = []
-        for name in ("DPO", "trl", "trl, reference given"):
+        for name in STEPS:
             loss = losses[name](number)
             found.append([loss.detach(), *torch.autograd.grad(loss, work.trained())])
         for other in found[1:]:
             both = zip(found[0], other, strict=True)
             worst = max(worst, *(((a - b).abs().max() / b.abs().max()).item() for a, b in both))
-    work.model.train()
+    work.model.train().float()
+    work.reference = kept
     return worst
 
 
@@ -158,7 +180,9 @@ def measure(chosen: argparse.Namespace, work: Work) -> dict[str, object]:
     return {
         "seconds": {name: statistics.median(values) / chosen.batches for name, values in seconds.items()},
         "reference": work.passed * 2 * chosen.pairs,
+        "parameters": work.parameters,
         "tokens": statistics.fmean(sum(work.rows[at].length for at in cut) for cut in work.cuts),
+        "targets": statistics.fmean(sum(work.rows[at].loss_mask.sum() for at in cut) for cut in work.cuts),
         "same tokens": ratio(ours, seconds["likelihood, same tokens"]),
         "right ones": ratio(ours, seconds["likelihood, right ones"]),
         "trl": ratio(seconds["trl"], ours),
@@ -166,10 +190,11 @@ def measure(chosen: argparse.Namespace, work: Work) -> dict[str, object]:
     }
 
 
-def peak(chosen: argparse.Namespace, name: str) -> int:
+def peak(chosen: argparse.Namespace, student: str, name: str) -> int:
     """Bytes by which the resident set grows at most in steps of one kind; run in a process of its own."""
-    work = Work(chosen, with_trl=name == "trl")
+    work = Work(chosen, student, with_trl=name != "DPO")
     loss = work.losses()[name]
+    loss(0).backward()  # what is loaded at the first call does not count
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the peak until now
     before = status("VmRSS")
@@ -178,66 +203,76 @@ def peak(chosen: argparse.Namespace, name: str) -> int:
     return status("VmHWM") - before
 
 
-def peaks(chosen: argparse.Namespace) -> dict[str, int]:
-    line = [sys.executable, __file__, "--pairs", str(chosen.pairs), "--batches", str(chosen.batches)]
-    line += ["--questions", str(chosen.questions), "--peak"]
-    run = {"capture_output": True, "text": True, "check": True}
-    return {name: int(subprocess.run([*line, name], **run).stdout.split()[-1]) for name in ("DPO", "trl")}
+def peaks(chosen: argparse.Namespace, student: str) -> dict[str, int]:
+    line = [sys.executable, __file__]
+    for name in ("pairs", "batches", "questions", "model_width", "layers", "vocabulary"):
+        line += [f"--{name.replace('_', '-')}", str(getattr(chosen, name))]
+    # a fixed threshold: otherwise malloc keeps what was freed for tensors to come
+    run = {"env": os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}, "stdout": subprocess.PIPE, "text": True}
+    found = {}
+    for name in STEPS:
+        done = subprocess.run([*line, "--peak", student, name], check=True, **run)
+        found[name] = int(done.stdout.split()[-1])
+    return found
 
 
 def report(result: dict) -> str:
-    where, p, t, memory = (result[name] for name in ("machine", "parameters", "time", "memory"))
+    where, p = result["machine"], result["parameters"]
     lines = [
         f"{where['cpu']}, {result['threads']} thread(s), float32, torch {result['versions']['torch']}, "
         f"trl {result['trl']}; medians of {p['repeats']} turns of {p['batches']} steps, ratios with their "
-        "quartiles over turns.",
-        "",
-        f"Embedded student, LoRA of rank 8 on all projections, {p['pairs']} pairs a step, {t['tokens']:.0f} "
-        f"tokens. Largest difference of loss and gradients to trl's: {result['difference']:.0e}.",
-        "",
-        "| step | ms | DPO step / this |",
-        "|---|---:|---:|",
-        f"| DPO, reference kept | {1e3 * t['seconds']['DPO']:.1f} |  |",
-        f"| likelihood, same tokens | {1e3 * t['seconds']['likelihood, same tokens']:.1f} "
-        f"| {spread(t['same tokens'])} |",
-        f"| likelihood, right rationales alone | {1e3 * t['seconds']['likelihood, right ones']:.1f} "
-        f"| {spread(t['right ones'])} |",
-        "",
-        "| trl on the same pairs | ms | this / DPO step |",
-        "|---|---:|---:|",
-        *(
-            f"| {label} | {1e3 * t['seconds'][name]:.1f} | {spread(t[name])} |"
-            for name, label in (("trl", "as it comes"), ("trl, reference given", "reference given"))
-        ),
-        "",
-        f"Our reference pass, once for all epochs, takes {1e3 * t['reference']:.1f} ms for as many rows.",
-        "",
-        f"The resident set grows by at most {memory['DPO'] / 2**20:.0f} MiB in our steps and by "
-        f"{memory['trl'] / 2**20:.0f} MiB in trl's, {memory['DPO'] / max(1, memory['trl']):.2f} of it.",
+        f"quartiles over turns. LoRA of rank 8 on all projections, {p['pairs']} pairs a step.",
     ]
+    for student, found in result["students"].items():
+        t, memory = found["time"], found["memory"]
+        ms = {name: f"{1e3 * value:.1f}" for name, value in t["seconds"].items()}
+        mib = {name: f"{value / 2**20:.0f}" for name, value in memory.items()}
+        part = {name: f"{memory['DPO'] / max(1, value):.2f}" for name, value in memory.items()}
+        lines += [
+            "",
+            f"## {student}, {t['parameters'] / 1e6:.1f} M parameters",
+            "",
+            f"{t['tokens']:.0f} tokens a step, {t['targets']:.0f} of them targets. Largest difference of "
+            f"loss and gradients to trl's in float64: {found['difference']:.0e}.",
+            "",
+            "| step | ms | this / DPO step | peak, MiB | DPO step's / this |",
+            "|---|---:|---:|---:|---:|",
+            f"| DPO, reference kept | {ms['DPO']} |  | {mib['DPO']} |  |",
+            *(
+                f"| {label} | {ms[name]} | {spread(t[name])} | {mib[name]} | {part[name]} |"
+                for name, label in (("trl", "trl, as it comes"), ("trl, reference given",) * 2)
+            ),
+            "",
+            f"A DPO step takes {spread(t['same tokens'])} times as long as one of likelihood on the "
+            f"same tokens ({ms['likelihood, same tokens']} ms), and {spread(t['right ones'])} times as long "
+            f"as one on the right rationales alone ({ms['likelihood, right ones']} ms). The reference pass, "
+            f"once for all epochs, takes {1e3 * t['reference']:.1f} ms for as many rows.",
+        ]
     return "\n".join(lines) + "\n"
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    parser = options(__doc__, pairs=8, batches=4, questions=200)
-    parser.add_argument("--peak", choices=["DPO", "trl"], help="print the bytes of one kind of step, no more")
+    sizes = {"pairs": 8, "batches": 4, "questions": 200, "model_width": 512, "layers": 6, "vocabulary": 32000}
+    parser = options(__doc__, **sizes)
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     chosen = parser.parse_args(given)
+    chosen.device, chosen.dtype = "cpu", "float32"
     torch.set_num_threads(1)
     if chosen.peak:
-        print(peak(chosen, chosen.peak))
+        print(peak(chosen, *chosen.peak))
         return
     import trl
 
-    work = Work(chosen, with_trl=True)
-    difference = check(work)
-    if not difference < TOLERANCE:
-        raise AssertionError(f"the two forms differ by {difference:.1e}")
-    result = provenance(chosen, "peak", "device", "dtype") | {
-        "trl": trl.__version__,
-        "difference": difference,
-        "time": measure(chosen, work),
-        "memory": peaks(chosen),
-    }
+    students = {}
+    for student in STUDENTS:
+        work = Work(chosen, student)
+        difference = check(work)
+        if not difference < TOLERANCE:
+            raise AssertionError(f"{student}: the two forms differ by {difference:.1e}")
+        students[student] = {"difference": difference, "time": measure(chosen, work)}
+        del work
+        students[student]["memory"] = peaks(chosen, student)
+    result = provenance(chosen, "peak", "device", "dtype") | {"trl": trl.__version__, "students": students}
     keep(result, report(result), chosen.out, "rivals")
 
 
