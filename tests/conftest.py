@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from negdistill.training.method_table import METHODS
 
 os.environ.update(ONE_THREAD)  # processes that tests start inherit it
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell starts in the background
 
 ROOT = Path(__file__).parents[1]
 SLOW = (  # what takes longest, by name of file, in the order of its start where tests run side by side
