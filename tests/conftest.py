@@ -25,6 +25,8 @@ from negdistill.training.method_table import METHODS
 os.environ.update(ONE_THREAD)  # processes that tests start inherit it
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell starts in the background
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and this under nohup
 
 ROOT = Path(__file__).parents[1]
 SLOW = (  # what takes longest, by name of file, in the order of its start where tests run side by side
