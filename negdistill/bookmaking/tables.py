@@ -12,6 +12,8 @@ with split and epoch, `pd.concat(fit.trajectory for fit in fits)`.
 
 from __future__ import annotations
 
+import sys
+
 import pandas as pd
 
 from negdistill.checks import check_choice
@@ -125,9 +127,13 @@ def percents(table: pd.DataFrame, value: str, low: str = "low", high: str = "hig
 
 
 def _origin(method: str) -> str:
-    """That of a row of METHODS, and of one of your own that Python finds; "" of a vote."""
+    """That of a row of METHODS, and of one of your own whose module is loaded; "" of a vote.
+
+    A name in a table imports nothing: it may come from a file.
+    """
+    loaded = method in METHODS or method.partition(":")[0] in sys.modules
     try:
-        return find_method(method).origin
+        return find_method(method).origin if loaded else ""
     except ValueError:
         return ""
 

@@ -1,5 +1,8 @@
 """Tables against counts by hand, the best point of a path, and the published numbers against themselves."""
 
+import importlib
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -95,8 +98,10 @@ def test_method_table(tmp_path, monkeypatch):
     assert other["p"].isna().tolist() == [False, True, False, False]
     (tmp_path / "own_table.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
-    own = method_table(pd.concat([frames["CoT KD"], frames["Mine"].assign(method="own_table:Mine")]))
-    assert own["origin"].to_dict() == {"CoT KD": "paper", "own_table:Mine": "own"}
+    both = pd.concat([frames["CoT KD"], frames["Mine"].assign(method="own_table:Mine")])
+    assert method_table(both)["origin"]["own_table:Mine"] == "" and "own_table" not in sys.modules
+    importlib.import_module("own_table")  # as fitting it does; a table alone imports nothing
+    assert method_table(both)["origin"].to_dict() == {"CoT KD": "paper", "own_table:Mine": "own"}
     with pytest.raises(ValueError, match="baseline must be one of 'NAT'; got 'CoT KD'"):
         method_table(frames["NAT"])
 
