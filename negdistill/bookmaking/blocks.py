@@ -1,5 +1,5 @@
 """Blocks: texts beside each other, as HTML. All data that becomes HTML by our hand, here and in `results`, is
-escaped by `_text`."""
+escaped by `escaped`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ def side_by_side(blocks: Iterable[tuple[object, object]]) -> str:
 
     Whatever stands in a title or a text is shown as it is, markup included.
     """
-    cells = (f"<div><strong>{_text(title)}</strong><pre>{_text(text)}</pre></div>" for title, text in blocks)
+    cells = (
+        f"<div><strong>{escaped(title)}</strong><pre>{escaped(text)}</pre></div>" for title, text in blocks
+    )
     return f'<div class="side-by-side">{"".join(cells)}</div>'
 
 
-def _text(value: object) -> str:
+def escaped(value: object) -> str:
+    """A value as text of a page."""
     return escape(str(value))

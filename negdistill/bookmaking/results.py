@@ -11,23 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from negdistill.bookmaking.blocks import _text  # not renamed: chapters that import blocks would run again
+from negdistill.bookmaking.blocks import escaped
 from negdistill.bookmaking.tables import percents
 
 SHOWN = {  # columns of three numbers each, as one
     "accuracy": ("accuracy", "low", "high"),
     "difference": ("difference", "difference_low", "difference_high"),
 }
-FIRST = (
-    "condition",
-    "variant",
-    "method",
-    "set",
-    "teacher",
-    "against",
-    *SHOWN,
-    "p",
-)  # as far as they are there
+FIRST = ("condition", "variant", "method", "set", "teacher", "against", *SHOWN, "p")  # where they are there
 
 
 def results_page(tables: Path, titles: Mapping[str, str]) -> str:
@@ -112,4 +103,4 @@ def _row(texts: Sequence[object], numbers: Sequence[float]) -> str:
 
 
 def _line(value: object) -> str:
-    return _text(value).replace("\n", "&#10;")
+    return escaped(value).replace("\n", "&#10;")
