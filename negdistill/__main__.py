@@ -13,16 +13,14 @@ def say(line: str) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from negdistill.bookmaking import pipeline, planning
-    from negdistill.checks import check_whole
 
     overrides = dict(map(planning.parse_parameter, options.parameter))
-    if options.jobs is not None:  # a dry run refuses it, too
-        check_whole("jobs", options.jobs, 1)
     if options.dry_run:
         jobs = planning.plan(planning.find_root(), options.profile, options.only, overrides)
         selected = planning.select([job.name for job in jobs], options.only)
+        at_once = pipeline.kernels_at_once(options.profile, jobs, options.jobs)
         say(f"profile {options.profile}: what would be done; nothing is run")
-        with pipeline.environment(pipeline.surroundings(options.profile, 1)):
+        with pipeline.environment(pipeline.surroundings(options.profile, at_once)):
             from negdistill.bookmaking import estimate
 
             for line in estimate.dry_run([job for job in jobs if job.name in selected]):
@@ -180,6 +178,7 @@ def try_(options: argparse.Namespace) -> None:
     with pipeline.environment(pipeline.QUIET):  # read when transformers is imported
         from negdistill.inference.side_by_side import fits_in, side_by_side
         from negdistill.method.low_precision import fast_dtype
+        from negdistill.method.nat_files import OtherBase
         from negdistill.training.students import load_student
 
     found = fits_in(options.fits)
@@ -188,11 +187,11 @@ def try_(options: argparse.Namespace) -> None:
     student = load_student(options.student, dtype=dtype)
     try:
         said = side_by_side(student, options.question, found, options.max_tokens)
-    except ValueError as error:
-        if "another base" not in str(error):
-            raise
-        raise ValueError(f"{error}; --student must name what the fits were trained on, for example embedded; "
-                         f"got {options.student}") from error  # fmt: skip
+    except OtherBase as error:
+        raise ValueError(
+            f"{error}; --student must name what the fits were trained on, for example embedded; "
+            f"got {options.student}"
+        ) from error
     for name, text in said.items():
         steps = f", {found[name].total_steps} steps, seed {found[name].seed}" if name in found else ""
         say(f"--- {name}{steps}\n{text}\n")

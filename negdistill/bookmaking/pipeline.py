@@ -54,6 +54,7 @@ from negdistill.bookmaking.planning import (
     survey,
 )
 from negdistill.bookmaking.progress import Progress
+from negdistill.checks import check_whole
 from negdistill.data.folders import data_folder
 from negdistill.data.math_verify_pool import cache_file
 from negdistill.runs.files import remove
@@ -102,9 +103,12 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def default_jobs(profile: str, planned: Sequence[Job]) -> int:
-    """How many kernels run at once where nobody says: as many as there are cores, one on a GPU and with a
-    student that needs all cores for itself."""
+def kernels_at_once(profile: str, planned: Sequence[Job], jobs: int | None) -> int:
+    """How many kernels run at once: `jobs`; where that is None one a core, on a GPU and with a student that
+    needs all cores for itself one. Raises as `check_whole` for a number below 1."""
+    if jobs is not None:
+        check_whole("jobs", jobs, 1)
+        return jobs
     gpu = machine()["gpu"] and profile != "smoke" and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
     large = any(job.parameters.get("student", EMBEDDED) != EMBEDDED for job in planned)
     return 1 if gpu or large else machine()["cores"]
@@ -158,7 +162,7 @@ def run(
     force      run those selected even where they are up to date
     overrides  parameters for those selected, over the profile's
     say        takes lines of progress
-    jobs       notebooks at once; None: see `default_jobs`
+    jobs       notebooks at once; None: see `kernels_at_once`
     terminal   where a line for every notebook that runs is drawn; none where it is None
 
     Raises Failure where notebooks fail, once all those are done that need none of them. ValueError for an
@@ -171,11 +175,9 @@ def run(
     for job in reversed(planned):
         wanted |= set(job.needs) if job.name in wanted else set()
     planned = [job for job in planned if job.name in wanted]
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"jobs must be at least 1; got {jobs}")
+    at_once = kernels_at_once(profile, planned, jobs)
     with held(root / "_build" / profile, say):
         lines = Progress(say, terminal, seconds_before(root, profile, planned))
-        at_once = jobs or default_jobs(profile, planned)
         Run(root, profile, planned, selected if force else (), at_once, lines).all()
 
 

@@ -48,6 +48,10 @@ SILENT = re.compile(
 # --- adapters -----------------------------------------------------------------------------------------
 
 
+class OtherBase(ValueError):
+    """An adapter was trained on another base than the model that it is to stand on."""
+
+
 def read_plain(folder: str | Path) -> tuple[dict[str, object], set[str], dict | None]:
     """Configuration of a PEFT LoRA folder, the modules that it adapts, and the marks of its base or None.
 
@@ -116,7 +120,7 @@ def read_adapter(folder: str | Path, shapes: Shapes) -> tuple[float, Pairs]:
         d_in, d_out = shapes[name]
         if a.shape != (r, d_in) or b.shape != (d_out, r):
             there = f"A {list(a.shape)}, B {list(b.shape)} with r {r} there"
-            raise ValueError(f"{folder} belongs to another base: {name} is {d_in} -> {d_out} here, {there}")
+            raise OtherBase(f"{folder} belongs to another base: {name} is {d_in} -> {d_out} here, {there}")
     return config["lora_alpha"] / (math.sqrt(r) if config.get("use_rslora") else r), pairs
 
 
@@ -128,7 +132,7 @@ def check_adapter(folder: str | Path, model: nn.Module) -> None:
     _, names, there = read_plain(folder)
     modules = dict(model.named_modules())
     if lacking := sorted(names - modules.keys()):
-        raise ValueError(f"{folder} belongs to another base: it adapts {lacking[0]}, which the model lacks")
+        raise OtherBase(f"{folder} belongs to another base: it adapts {lacking[0]}, which the model lacks")
     if there is not None:
         check_base(folder, there, fingerprint(model, {name: modules[name] for name in there["widths"]}))
 
@@ -203,19 +207,19 @@ def check_base(folder: str | Path, there: Mapping, here: Mapping) -> None:
     for mark in ("model_type", "vocabulary", "widths"):
         if there[mark] != here[mark]:
             pair = f"its {mark} is {there[mark]}, the model's {here[mark]}"
-            raise ValueError(f"{folder} belongs to another base: {pair}")
+            raise OtherBase(f"{folder} belongs to another base: {pair}")
     theirs, ours = there.get("config", {}), here["config"]
     for name in sorted(theirs.keys() & ours.keys()):
         if theirs[name] != ours[name]:
             pair = f"its {name} is {theirs[name]}, the model's {ours[name]}"
-            raise ValueError(f"{folder} belongs to another base: {pair}")
+            raise OtherBase(f"{folder} belongs to another base: {pair}")
     numbers = (torch.tensor(marks["embedding"]) for marks in (there, here))
     if not torch.allclose(*numbers, rtol=0.01, atol=1e-6):
-        raise ValueError(
+        raise OtherBase(
             f"{folder} belongs to another base: the embeddings differ; load the one it was trained on"
         )
     if not _same_weights(there, here):
-        raise ValueError(
+        raise OtherBase(
             f"{folder} belongs to another base: the weights that it adapts differ; load the one it was "
             "trained on"
         )

@@ -343,9 +343,10 @@ def test_cores_are_shared_and_a_student_that_needs_them_runs_alone(root, monkeyp
         "1",
     ]
     planned = plan(root, "quick")
-    assert pipeline.default_jobs("quick", planned) == 6
+    assert pipeline.kernels_at_once("quick", planned, None) == 6
+    assert pipeline.kernels_at_once("quick", planned, 4) == 4
     large = replace(planned[0], parameters={"student": "smollm2-135m"})
-    assert pipeline.default_jobs("quick", [*planned, large]) == 1
+    assert pipeline.kernels_at_once("quick", [*planned, large], None) == 1
 
 
 def test_a_terminal_shows_where_each_notebook_is(root):
