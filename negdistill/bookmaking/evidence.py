@@ -26,7 +26,8 @@ from negdistill.runs.digests import digest_json
 from negdistill.runs.files import atomic_path, atomic_write_text
 from negdistill.stats import paired
 
-BUDGETS = STEPS, _, BEST = ("equal steps", "as in the paper", "best point")
+STEPS, BEST = "equal steps", "best point"
+BUDGETS = (STEPS, "as in the paper", BEST)
 EMPTY = "NAT, empty branch"
 
 

@@ -7,7 +7,8 @@
 
 Whatever the model has with requires_grad is trained. The batches of a step and its random draws follow from
 (seed, step) alone. So a run that was killed continues to the same weights, bit for bit on one CPU thread, and
-an evaluation in between changes nothing.
+an evaluation in between changes nothing. On CUDA the forward pass is in bfloat16 autocast. A loss or gradient
+that is not finite ends the run before it reaches the weights; the error names step, examples and checkpoint.
 
 Several processes share the rows of each micro-batch. On GPUs accelerate starts them, with the model whole in
 each (DDP) or in shards (FSDP2):
@@ -262,13 +263,12 @@ class _Loop:
         return loss, norm
 
     def loss(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        name = objective_name(self.objective)
         try:
             found = self.objective(self.wrapped, batch)
         except KeyError as error:
             if error.args and error.args[0] in batch:
                 raise
-            fields = ", ".join(batch)
+            name, fields = objective_name(self.objective), ", ".join(batch)
             raise ValueError(
                 f"objective {name!r} needs {error}, which a batch does not have; it has {fields}"
             ) from error
@@ -276,8 +276,8 @@ class _Loop:
             shape = [*found.shape] if isinstance(found, torch.Tensor) else type(found).__name__
             detached = ", without a gradient" if getattr(found, "requires_grad", True) is False else ""
             raise ValueError(
-                f"objective {name!r} must return one number, the sum over its {self.per}s as a tensor of "
-                f"shape [] with a gradient; got {shape}{detached}"
+                f"objective {objective_name(self.objective)!r} must return one number, the sum over its "
+                f"{self.per}s as a tensor of shape [] with a gradient; got {shape}{detached}"
             )
         return found
 
