@@ -85,10 +85,9 @@ def html() -> Path:
         return render(ROOT, "book")
 
 
-@pytest.fixture(scope="session")
-def answered(tmp_path_factory) -> Path:
-    """Predictions as the chapters leave them, in a folder: 3 seeds, 35 questions, answers at random."""
-    folder, chance = tmp_path_factory.mktemp("answered"), np.random.default_rng(0)
+def _at_random():
+    """A function: answers of methods, right at random as often as their place says, with more columns."""
+    chance = np.random.default_rng(0)
     level = {problem.id: problem.level for problem in load_task("arithmetic").questions("test", 35, 0)}
 
     def rows(methods, **columns):
@@ -100,6 +99,13 @@ def answered(tmp_path_factory) -> Path:
         rate = frame["method"].map({method: 0.3 + 0.1 * (n % 5) for n, method in enumerate(methods)})
         return frame.assign(answer="7", correct=chance.random(len(frame)) < rate)
 
+    return rows
+
+
+@pytest.fixture(scope="session")
+def answered(tmp_path_factory) -> Path:
+    """Predictions as the chapters leave them, in a folder: 3 seeds, 35 questions, answers at random."""
+    folder, rows = tmp_path_factory.mktemp("answered"), _at_random()
     taught = [row.name for row in METHODS.values() if "NAT" not in row.uses]
     rivals = ["MIX", "UL", "Negatives first", "CoT KD, continued"]
     rivals += [row.name for row in METHODS.values() if row.origin == "rival"]

@@ -1,8 +1,7 @@
 """Profiles for real data, in small: random LLaMA, tokenizer of real text, real questions, all chapters."""
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tiny import llama
 
 from negdistill.bookmaking import pipeline
 from negdistill.bookmaking.estimate import work
@@ -51,20 +50,10 @@ def student(data_dir, tmp_path_factory):
         patch.setenv("TOKENIZERS_PARALLELISM", "true")  # as many threads as there are, for this minute's work
         tokenizer = real_text_tokenizer(texts)
     assert len(tokenizer) == 32_000
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        initializer_range=0.3,  # gradients of so small a model would vanish
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    size = {"hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 1024}
+    made = llama(tokenizer=tokenizer, initializer_range=0.3, **size, **ids)  # or gradients would vanish
+    made.model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

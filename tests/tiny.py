@@ -56,20 +56,20 @@ def tiny(kind="llama", dtype=torch.float32):
     return Student(model.to(dtype).eval(), TOKENIZER)
 
 
-def llama(seed=0):
-    """The smallest that every row can be fitted on, with room for worked examples."""
+def llama(seed=0, tokenizer=TOKENIZER, **changes):
+    """The smallest that all can be fitted on, with room for worked examples; `changes` go to its config."""
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(TOKENIZER),
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        initializer_range=0.2,
-    )
-    return Student(LlamaForCausalLM(config).eval(), TOKENIZER)
+    values = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.2,
+    }
+    return Student(LlamaForCausalLM(LlamaConfig(**values | changes)).eval(), tokenizer)
 
 
 def generated(model, prompt, limit):

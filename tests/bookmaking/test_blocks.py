@@ -1,9 +1,9 @@
 import ast
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from markup import Tags
 
 from negdistill.bookmaking.blocks import side_by_side
 
@@ -16,19 +16,6 @@ HOSTILE = [
     5,
     None,
 ]
-
-
-class Tags(HTMLParser):
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.texts = [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.texts.append(data)
 
 
 @pytest.mark.parametrize("value", HOSTILE)

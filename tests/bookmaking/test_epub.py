@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from tree import write_files
 
 from negdistill.bookmaking.epub import as_xml, epub, plainer
 from negdistill.bookmaking.planning import Failure
@@ -26,14 +27,13 @@ TABLE = "<table border=1 class=dataframe><tr><td>a&nbsp;b<br>c<td hidden>d</tabl
 
 @pytest.fixture
 def root(tmp_path):
-    for name, text in {
+    texts = {
         "_config.yml": CONFIG,
         "_toc.yml": "format: jb-book\nroot: book/index\nchapters: [{file: book/executed/00_one}]\n",
         "book/references.bib": "@misc{one, title={One}, author={A. B.}, year={2020}}\n",
         "book/index.md": "# Home\n\nHalf is $\\tfrac12 \\alpha$. See [](executed/00_one.ipynb).\n",
-    }.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    }
+    write_files(tmp_path, texts)
     (tmp_path / "book/executed").mkdir()
     shown = new_output("execute_result", {"text/html": TABLE, "text/plain": "a"}, execution_count=1)
     cell = new_code_cell("1", execution_count=1, outputs=[shown])

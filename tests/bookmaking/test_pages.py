@@ -5,6 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from tree import write_files
 
 from negdistill.bookmaking.pages import (
     GENERATED,
@@ -44,16 +45,15 @@ def write_notebook(path: Path, *outputs, made: Manifest | None = None) -> None:
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    for name, text in {
+    texts = {
         "_config.yml": CONFIG,
         "_toc.yml": TOC,
         "constraints.txt": "",
         "notebooks/profiles/quick.yml": "",
         "notebooks/profiles/book.yml": "",
         "book/index.md": "# Home\n\nSee [](executed/00_one.ipynb).\n",
-    }.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    }
+    write_files(tmp_path, texts)
     write_notebook(tmp_path / "book/executed/00_one.ipynb", new_output("stream", text="from book\n"))
     write_notebook(tmp_path / "_build/quick/executed/00_one.ipynb", new_output("stream", text="from quick\n"))
     return tmp_path

@@ -1,9 +1,8 @@
 """Results: a table of the page says what its file says, whatever stands in it."""
 
-from html.parser import HTMLParser
-
 import pandas as pd
 import pytest
+from markup import Tags
 
 from negdistill.bookmaking.results import result_table, results_page
 
@@ -23,24 +22,8 @@ ROWS = pd.DataFrame(
 )
 
 
-class Cells(HTMLParser):
-    """Every start tag with its attributes, and the text of every cell."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.texts = [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag in ("th", "td"):
-            self.texts.append("")
-
-    def handle_data(self, data):
-        self.texts[-1] += data
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
+def shown(path, title="Some"):
+    return Tags(result_table(path, title), ("th", "td"))
 
 
 @pytest.fixture
@@ -50,7 +33,7 @@ def path(tmp_path):
 
 
 def test_a_table_has_the_numbers_of_its_file_behind_what_is_shown(path):
-    page = Cells(result_table(path, "Some"))
+    page = shown(path)
     assert page.texts[:6] == ["method", "teacher", "accuracy", "difference", "p", "origin"]
     assert page.texts[6:18] == [
         *("CoT KD", "weak", "20.0 [10.0, 30.0]", "", "", "paper"),
@@ -61,12 +44,12 @@ def test_a_table_has_the_numbers_of_its_file_behind_what_is_shown(path):
 
 
 def test_what_tells_rows_apart_can_be_chosen_from(path):
-    heads = [cell for cell in Cells(result_table(path, "Some")).all("th") if cell["scope"] == "col"]
+    heads = [cell for cell in shown(path).all("th") if cell["scope"] == "col"]
     assert ["data-choice" in head for head in heads] == [True, True, False, False, False, False]
 
 
 def test_a_table_carries_the_lines_of_its_file(path):
-    page = Cells(result_table(path, "Some"))
+    page = shown(path)
     lines = [page.all("table")[0], *page.all("tr")[1:]]
     assert [part["data-line"] for part in lines] == path.read_text().splitlines()
     assert page.all("table")[0]["data-file"] == path.name
@@ -74,9 +57,9 @@ def test_a_table_carries_the_lines_of_its_file(path):
 
 @pytest.mark.parametrize("value", ['"><img src=x onerror=alert(1)>', "a < b & c", "| `x` | {x}`y` |", "'"])
 def test_whatever_stands_in_a_file_is_shown_as_it_is(path, value):
-    tags = [tag for tag, _ in Cells(result_table(path, "Some")).tags]
+    tags = [tag for tag, _ in shown(path).tags]
     ROWS.assign(method=value, teacher=value).to_csv(path, index=False)
-    page = Cells(result_table(path, value))
+    page = shown(path, value)
     assert [tag for tag, _ in page.tags] == tags
     assert page.texts.count(value) == 6 and page.all("div")[0]["aria-label"] == f"{value}: rows"
 

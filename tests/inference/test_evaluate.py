@@ -5,10 +5,10 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tiny import TOKENIZER, llama
 
 from negdistill.bookmaking.tables import accuracy_table, method_table
-from negdistill.data import arithmetic, arithmetic_text
+from negdistill.data import arithmetic
 from negdistill.data.prompts import format_prompt
 from negdistill.data.records import Problem, Rationale
 from negdistill.data.tasks import load_task
@@ -29,24 +29,15 @@ from negdistill.training.dataset import TrainingSet, taught, training_set
 from negdistill.training.fit import adapted, fit
 from negdistill.training.loop import TrainConfig, train
 from negdistill.training.settings import settings
-from negdistill.training.students import Student
 
-TOKENIZER = arithmetic_text.tokenizer()
 CONTEXT = 128
 
 
-def llama(seed=0):
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(TOKENIZER),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
-    )
-    return Student(LlamaForCausalLM(config).double().eval(), TOKENIZER)
+def wide(seed=0):
+    """A LLaMA whose answers end at a short context, in float64."""
+    changes = {"hidden_size": 32, "intermediate_size": 48, "max_position_embeddings": CONTEXT}
+    made = llama(seed, initializer_range=0.02, **changes)
+    return made._replace(model=made.model.double())
 
 
 PROBLEMS = [
@@ -64,7 +55,7 @@ ANSWERS = [
 @pytest.fixture(scope="module")
 def student():
     """A model that knows one answer to each problem by heart."""
-    made = llama()
+    made = wide()
     examples = [
         Example(p.id, format_prompt(p.question), text) for p, text in zip(PROBLEMS, ANSWERS, strict=True)
     ]
@@ -119,7 +110,7 @@ def test_rules_are_those_of_grade(student):
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_batches_equal_the_loop(batch_size):
     """An untrained model, whose answers are long and never the same."""
-    student = llama(seed=1)
+    student = wide(seed=1)
     for parameter in student.model.parameters():
         parameter.data *= 10 if parameter.ndim > 1 else 1
     frame = evaluate(student, PROBLEMS, batch_size=batch_size, max_new_tokens=20)
@@ -336,10 +327,9 @@ def test_real_questions_of_another_kind_pass_through_the_same_calls(data_dir, mo
     task = load_task("math")
     data = taught(task, "tdg-gpt-3.5-turbo", questions=20, samples=4)
     tokenizer = real_text_tokenizer([one.text for one in data.positives + data.negatives], vocab_size=500)
-    torch.manual_seed(0)
-    config = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config |= {"vocab_size": len(tokenizer), "max_position_embeddings": 2048}
-    made = Student(LlamaForCausalLM(LlamaConfig(**config)).eval(), tokenizer)
+    size = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    size |= {"hidden_size": 32, "intermediate_size": 48, "max_position_embeddings": 2048}
+    made = llama(tokenizer=tokenizer, initializer_range=0.02, **size)
     at = settings(max_steps=2, batch_size=4, progress=False)
     fits = [fit(name, made, data, at, tmp_path) for name in ("CoT KD", "NAT")]
     assert set(task.shifted) == {"gsm8k", "asdiv", "multiarith", "svamp"}
@@ -412,4 +402,4 @@ def test_arguments_of_another_kind_are_refused_before_anything_is_answered(
 ):
     monkeypatch.setattr("negdistill.inference.evaluate.sample", None)
     with pytest.raises(error, match=message):
-        evaluate(**{"student": llama(), "problems": arithmetic.generate("test", 2, 0)} | changes)
+        evaluate(**{"student": wide(), "problems": arithmetic.generate("test", 2, 0)} | changes)
