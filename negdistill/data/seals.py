@@ -7,8 +7,6 @@ import json
 import re
 
 SEALED = "line_sha256"  # the last field of a sealed line
-
-
 _SEAL = re.compile(rb', "line_sha256": "([0-9a-f]{64})"\}\s*\Z')
 
 
