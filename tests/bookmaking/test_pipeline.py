@@ -496,6 +496,7 @@ def test_an_interrupt_ends_with_one_line_and_no_kernel(root):
 
 
 def test_who_comes_second_waits_and_takes_the_result(root):
+    """Kind: two runs in one folder; as in broadinstitute/CellBender#241."""
     slow = "from pathlib import Path\nimport time\nPath('began').touch()\n"
     wait = "while not Path('go').exists():\n    time.sleep(0.05)\n"
     edit(root / "notebooks" / "01_two.ipynb", 2, slow + wait + SECOND)

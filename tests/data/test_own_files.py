@@ -88,6 +88,9 @@ def test_an_answer_is_understood(tmp_path, answer, reference, solution):
     ],
 )
 def test_an_answer_that_cannot_be_met_is_refused(tmp_path, answer, message):
+    """Kind: NaN and Infinity, which Python takes for JSON, and other answers that nothing equals; as in
+    python/cpython#121189, closeio/flask-mongorest#76.
+    """
     with pytest.raises(ValueError, match=f"mine.jsonl, line 1: .*{re.escape(message)}"):
         one(tmp_path, f'{{"question": "1 + 1?", "answer": {answer}}}')
 
@@ -108,6 +111,20 @@ def test_an_answer_that_the_rule_cannot_meet_is_refused(tmp_path, grading, answe
 
 
 # --- rows ---------------------------------------------------------------------------------------------
+
+
+def test_a_message_names_no_argument_that_the_call_lacks(tmp_path):
+    """Kind: a way out that the call has not. Neither a task nor a teacher's file can skip a row."""
+    for row in ({"question": "1 + 1?"}, {"question": 5, "answer": "2"}, {"question": "?", "answer": "many"}):
+        task = load_task(write(tmp_path / "mine.jsonl", ROW, row), "number")
+        with pytest.raises(ValueError, match="mine.jsonl, line 2: ") as caught:
+            task.questions("train")
+        assert "on_error" not in str(caught.value) and "skip" not in str(caught.value)
+    good = {"problem_id": "a", "index": 0, "text": "2", "teacher": "t"}
+    path = write(tmp_path / "said.jsonl", good, good | {"index": 1, "text": None})
+    with pytest.raises(ValueError, match="said.jsonl, line 2: ") as caught:
+        load_task().rationales(load_task().questions("train", 1), path, 1)
+    assert "on_error" not in str(caught.value) and "skip" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("given", "kept"), [(0, "0"), (7, "7"), ("a", "a"), ("0", "0")])

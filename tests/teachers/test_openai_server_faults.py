@@ -458,6 +458,7 @@ def test_what_half_an_answer_may_have_cost_is_remembered_over_runs(server, ask, 
 
 
 def test_what_a_killed_run_may_have_cost_is_remembered(server, ask, mine, tmp_path):
+    """Kind: requests that are paid for and counted by nobody; as in tya5/reyn#3047."""
     proxy = server(rest=Says(b"{", drip="body"))
     task, problems = mine("mine.jsonl", *(f"{i}?" for i in range(4)))
     line = ["ask", "m", "--task", task.name, "--base-url", proxy.url, "--store", str(ask.store), "-n", "1"]

@@ -169,6 +169,7 @@ def test_threads_are_those_of_the_student(tmp_path, monkeypatch):
 
 
 def test_the_environment_does_not_decide_for_the_embedded_student():
+    """Kind: small operations on many threads; as in pytorch/pytorch#80777, pytorch/pytorch#3146."""
     code = "import torch\nfrom negdistill import load_student\nload_student()\nprint(torch.get_num_threads())"
     own = {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""}
     line = [sys.executable, "-c", code]
