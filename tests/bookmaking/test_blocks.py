@@ -20,6 +20,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("value", HOSTILE)
 def test_a_value_is_shown_as_text(value):
+    """Kind: what a model or a data set said, shown as HTML; as in promptfoo/promptfoo#308."""
     page = Tags(side_by_side([(f"answer {value}", value), (value, "two")]))
     block = [("div", {}), ("strong", {}), ("pre", {})]
     assert page.tags == [("div", {"class": "side-by-side"}), *block, *block]

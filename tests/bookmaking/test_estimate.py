@@ -71,7 +71,10 @@ def test_a_dry_run_says_what_is_read_and_written_and_what_it_costs():
 
 
 def test_a_file_is_seen_from_where_the_notebook_sees_it(monkeypatch):
-    """Wherever the command is typed."""
+    """Wherever the command is typed.
+
+    Kind: a relative path that a notebook reads from another folder; as in nteract/papermill#316.
+    """
     for folder in (find_root(), find_root() / "book"):
         monkeypatch.chdir(folder)
         row_tokens.cache_clear()

@@ -208,6 +208,7 @@ def test_new_data_counts_at_quick_scale_only(root, monkeypatch):
 
 
 def test_a_notebook_sees_the_folders_that_the_command_saw(root, monkeypatch):
+    """Kind: a relative path that a notebook reads from another folder; as in nteract/papermill#316."""
     (root / "data" / "SVAMP").mkdir(parents=True)
     monkeypatch.chdir(root)
     monkeypatch.setenv("NEGDISTILL_DATA", "data")
@@ -236,6 +237,7 @@ def test_lost_artefacts_are_made_again_when_somebody_reads_them(root):
 
 
 def test_changed_outputs_and_predictions_are_made_again(root):
+    """Kind: up to date, although a file was changed or is missing; as in snakemake/snakemake#2011."""
     path = root / "_build/quick/executed/00_one.ipynb"
     path.write_text(path.read_text().replace("wrote 5", "wrote 6"))
     assert states(root)["00_one"] == "outputs changed"
@@ -326,6 +328,7 @@ def test_at_least_one_at_once_in_a_dry_run_too(jobs, more, capsys):
 
 @pytest.mark.parametrize(("jobs", "threads"), [(2, "1"), (1, "7")])
 def test_kernels_beside_others_have_one_thread_and_see_absolute_folders(root, monkeypatch, jobs, threads):
+    """Kind: processes side by side, each with a thread for every core; as in pytorch/pytorch#19163."""
     monkeypatch.chdir(root)
     monkeypatch.setenv("NEGDISTILL_DATA", "some/data")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
@@ -476,6 +479,9 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 
 
 def test_an_interrupt_ends_with_one_line_and_no_kernel(root):
+    """Kind: a traceback after Ctrl-C, and what kernels say on stderr; as in BrianPugh/cyclopts#447,
+    pharmpy/pharmpy#4723.
+    """
     edit(root / "notebooks" / "01_two.ipynb", 2, "import os, time\nfrom pathlib import Path\n"
          "Path('new').write_text(str(os.getpid()))\nos.rename('new', 'began')\ntime.sleep(600)")  # fmt: skip
     process = command(root, "run", "--jobs", "2", stderr=subprocess.PIPE)
@@ -491,6 +497,7 @@ def test_an_interrupt_ends_with_one_line_and_no_kernel(root):
 
 
 def test_who_comes_second_waits_and_takes_the_result(root):
+    """Kind: two runs in one folder; as in broadinstitute/CellBender#241."""
     slow = "from pathlib import Path\nimport time\nPath('began').touch()\n"
     wait = "while not Path('go').exists():\n    time.sleep(0.05)\n"
     edit(root / "notebooks" / "01_two.ipynb", 2, slow + wait + SECOND)

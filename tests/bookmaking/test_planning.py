@@ -200,6 +200,9 @@ def test_a_tuple_does_for_a_list(root):
     ],
 )
 def test_a_profile_that_is_no_profile_is_refused(root, text, message):
+    """Kind: YAML that cannot be read, without the name of its file; as in Sceptre/sceptre#976,
+    spack/spack#32382.
+    """
     profile(root, text)
     with pytest.raises(ValueError, match=message):
         plan(root, "quick")

@@ -58,13 +58,17 @@ CHINESE = [
 
 @pytest.mark.parametrize("text, letter", REFUSED)
 def test_a_letter_that_is_refused_is_no_answer(text, letter):
-    """Kind: what is said of another option, before it (not, over, without) or after it (is wrong)."""
+    """Kind: what is said of another option, before it (not, over, without) or after it (is wrong); as in
+    antirez/ds4#321, jundot/omlx#3668.
+    """
     assert final_answer(text, "choice") == letter
 
 
 @pytest.mark.parametrize("text, letter", MARKED)
 def test_a_letter_under_any_mark_beside_its_content(text, letter):
-    """Kind: the mark around a letter, and capitals in the content of an option."""
+    """Kind: the mark around a letter, and capitals in the content of an option; as in NVIDIA-NeMo/Gym#1844,
+    TIGER-AI-Lab/MMLU-Pro#7.
+    """
     assert final_answer(text, "choice") == letter
 
 

@@ -204,11 +204,19 @@ ROWS = [(kind, one, other) for kind, pairs in NUMBERS.items() for one, other in 
 @pytest.mark.parametrize("rule", ["number", "math"])
 @pytest.mark.parametrize("kind, one, other", ROWS)
 def test_numbers_are_read(kind, one, other, rule):
+    """Kind: what stands around, inside or for a number: units, money, emphasis, separators, fractions,
+    equations, words that multiply; as in EleutherAI/lm-evaluation-harness#3214,
+    open-compass/opencompass#2647, huggingface/Math-Verify#37, huggingface/Math-Verify#34,
+    greynewell/matchspec#306, antirez/ds4#319.
+    """
     assert equivalent(one, other, rule) and equivalent(other, one, rule)
 
 
 @pytest.mark.parametrize("one, other", FORMULAS)
 def test_formulas_are_read(one, other):
+    """Kind: one formula, typed in two ways; as in huggingface/Math-Verify#26, huggingface/Math-Verify#35,
+    modelscope/ms-swift#4541.
+    """
     assert equivalent(one, other, "math") and equivalent(other, one, "math")
 
 
@@ -269,11 +277,17 @@ DIFFERENT = {
     "kind, one, other", [(kind, *pair) for kind, pairs in DIFFERENT.items() for pair in pairs]
 )
 def test_different_answers_are_different(kind, one, other):
+    """Kind: mixed numbers, words, small numbers, separators, equations and lists that are taken for others;
+    as in huggingface/Math-Verify#81, sympy/sympy#15624, huggingface/Math-Verify#14,
+    huggingface/Math-Verify#21, open-compass/opencompass#2647, huggingface/Math-Verify#60,
+    huggingface/Math-Verify#41.
+    """
     for rule in ("math", "number"):
         assert not equivalent(one, other, rule) and not equivalent(other, one, rule)
 
 
 def test_a_vote_of_words_compares_words():
+    """Kind: words that are read as products of letters; as in sympy/sympy#15624, scitix/sieval#68."""
     assert vote("HHT HTH THH TTT TTT".split()) == "TTT"
     assert groups([["May", "Amy", "may", None, r"\text{May}"]])[0].tolist() == [0, 1, 0, -1, 0]
     assert groups([["1 1/4", "11/4", "5/4"]])[0].tolist() == [0, 1, 0]
@@ -281,6 +295,9 @@ def test_a_vote_of_words_compares_words():
 
 @pytest.mark.parametrize("reference", ["B", "b", "(B)", r"\text{(B)}"])
 def test_a_choice_is_its_letter(reference):
+    """Kind: the letter of a reference, in any case and under any mark; as in
+    EleutherAI/lm-evaluation-harness#4188, NVIDIA-NeMo/Gym#1844.
+    """
     problem = Problem("1", "?", reference, "", "", None, "mine")
     texts = ["The answer is (B) Vitamin C.", "Answer: **B**", "(b)", "The answer is (C) and not (B)."]
     grades = grade([problem], [Rationale("1", n, t, "t") for n, t in enumerate(texts)], "choice", "choice")
@@ -292,6 +309,9 @@ def test_a_choice_is_its_letter(reference):
 )
 @pytest.mark.parametrize("rule", ["number", "math"])
 def test_the_same_label_under_number_and_latex(text, rule):
+    """Kind: money, emphasis or a noun around the number of an answer; as in
+    EleutherAI/lm-evaluation-harness#3214, vllm-project/tpu-inference#2318.
+    """
     (one,) = grade(
         [Problem("1", "?", "31", "", "", None, "mine")], [Rationale("1", 0, text, "t")], "lenient", rule
     )
@@ -303,6 +323,9 @@ def test_the_same_label_under_number_and_latex(text, rule):
 
 @pytest.mark.parametrize("reference", ["NaN", "Infinity", "many", "3 and 4", "x + 1", ""])
 def test_a_reference_that_no_answer_can_equal_is_refused(reference):
+    """Kind: a reference that the rule cannot read, so that no answer equals it; as in
+    EleutherAI/lm-evaluation-harness#2212.
+    """
     with pytest.raises(
         ValueError, match='answer must be a number under rule "number"; got .*which no answer can equal'
     ):

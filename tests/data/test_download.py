@@ -263,6 +263,7 @@ def test_a_server_that_sends_too_much_is_refused(fetch, server, tmp_path, monkey
 
 
 def test_an_archive_that_unpacks_to_too_much_is_refused_and_removed(server, cache, monkeypatch):
+    """Kind: an archive that unpacks to more than a disk holds; as in CodeGra-de/CodeGra.de#40."""
     monkeypatch.setattr(download, "MOST", 1_000_000)
     server.files[archive_path()] = pack([("GPT4-MATH/zeros", bytes(1_000_001))])
     with pytest.raises(ValueError, match="it unpacks to more than 1,000,000 bytes.*it was removed"):

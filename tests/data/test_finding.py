@@ -124,6 +124,10 @@ NUMBERS = [
 
 @pytest.mark.parametrize("text, answer", [*STATED, *MARKED, *NUMBERS])
 def test_what_stands_around_an_answer(text, answer):
+    """Kind: emphasis, words and the data set's own mark around an answer, and letters that touch a number;
+    as in huggingface/Math-Verify#76, sgl-project/sglang#29933, jundot/omlx#3484, antirez/ds4#319,
+    HKUDS/Vibe-Trading#1122.
+    """
     assert final_answer(text, "lenient") == answer
 
 
@@ -138,6 +142,9 @@ THOUGHTS = [
 
 @pytest.mark.parametrize("text, lenient, boxed", THOUGHTS)
 def test_reasoning_is_no_answer(text, lenient, boxed):
+    """Kind: a number or a box in the reasoning before `</think>`; as in sgl-project/sglang-jax#1409,
+    vllm-project/vllm#13375.
+    """
     assert final_answer(text, "lenient") == lenient
     assert final_answer(text, "boxed") == boxed
     assert final_answer(f"<think>5, B</think>{text}", "choice") is None
@@ -183,7 +190,9 @@ def test_a_word_for_reasoning_is_no_mark():
 
 @pytest.mark.parametrize("tag", ["answer", "ANSWER", "final_answer", "final answer"])
 def test_tags_around_an_answer(tag):
-    """Kind: an answer that is set apart by a tag; what comes after it is none."""
+    """Kind: an answer that is set apart by a tag; what comes after it is none; as in
+    AI-Hypercomputer/maxtext#4150.
+    """
     for said in ("31", "**31**", "The answer is 31.", "\n31\n"):
         assert final_answer(f"so 5. <{tag}>{said}</{tag}> It took 3 steps.", "lenient") == "31"
     assert final_answer(rf"<{tag}>\boxed{{31}}</{tag}>", "boxed") == "31"
@@ -229,6 +238,10 @@ CHOICES = [
 
 @pytest.mark.parametrize("text, letter", CHOICES)
 def test_choice(text, letter):
+    """Kind: the letter of a choice beside other letters, in any case and under any mark, and words that are
+    none; as in UKGovernmentBEIS/inspect_ai#2216, antirez/ds4#321, jundot/omlx#3668, groq/openbench#348,
+    EleutherAI/lm-evaluation-harness#4188.
+    """
     assert final_answer(text, "choice") == letter
 
 

@@ -138,6 +138,7 @@ def test_lines_are_read_with_any_line_break_and_with_a_byte_order_mark(mark, end
     ],
 )
 def test_a_number_is_what_is_written(written, text):
+    """Kind: digits of long numbers that are lost; as in ijl/orjson#517, huggingface/datasets#6937."""
     assert number_text(parse_row(f'{{"a": {written}}}'.encode())["a"], "a") == text
 
 
@@ -155,6 +156,9 @@ def test_a_number_is_what_is_written(written, text):
     ],
 )
 def test_what_no_later_step_can_take_is_refused(written, message):
+    """Kind: half of a surrogate pair, and others that load and fail later; as in daaain/claude-code-log#139,
+    huggingface/transformers#8886.
+    """
     with pytest.raises(ValueError, match=f"file, line 2: .*{message}"):
         read_all(line_rows(b'{}\n{"a": %s}' % written.encode(), "", "file"))
 

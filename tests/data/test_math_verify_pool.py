@@ -36,6 +36,7 @@ def ended(monkeypatch, number):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_worker_that_is_ended_twice_from_outside_leaves_no_verdict(cold, monkeypatch, number):
+    """Kind: a grader that is out of memory and calls answers wrong; as in mlcommons/inference#2668."""
     assert pool.verdicts([("0.5", "2/4")])["0.5", "2/4"]
     message = r'ended twice from outside, last by signal .* while it compared \["0.5", "3/6"\]; mostly memory'
     with ended(monkeypatch, number), pytest.raises(RuntimeError, match=message):

@@ -64,6 +64,9 @@ def test_the_test_file_of_gsm8k_is_an_own_file(tmp_path, data_dir):
     ],
 )
 def test_an_answer_is_understood(tmp_path, answer, reference, solution):
+    """Kind: a number of JSON that becomes another text than was written; as in huggingface/datasets#6937,
+    atorus-research/datasetjson#97.
+    """
     problem = one(tmp_path, f'{{"question": "1 + 1?", "answer": {answer}}}')
     assert (problem.answer, problem.solution) == (reference, solution)
     own = one(tmp_path, f'{{"question": "1 + 1?", "answer": {answer}, "solution": "Count."}}')
@@ -85,6 +88,9 @@ def test_an_answer_is_understood(tmp_path, answer, reference, solution):
     ],
 )
 def test_an_answer_that_cannot_be_met_is_refused(tmp_path, answer, message):
+    """Kind: NaN and Infinity, which Python takes for JSON, and other answers that nothing equals; as in
+    python/cpython#121189, closeio/flask-mongorest#76.
+    """
     with pytest.raises(ValueError, match=f"mine.jsonl, line 1: .*{re.escape(message)}"):
         one(tmp_path, f'{{"question": "1 + 1?", "answer": {answer}}}')
 
@@ -93,6 +99,9 @@ def test_an_answer_that_cannot_be_met_is_refused(tmp_path, answer, message):
     ("grading", "answer"), [("number", "3 and 4"), ("number", "many"), ("choice", "Paris")]
 )
 def test_an_answer_that_the_rule_cannot_meet_is_refused(tmp_path, grading, answer):
+    """Kind: a reference that the rule cannot read, so that no answer equals it; as in
+    EleutherAI/lm-evaluation-harness#2212.
+    """
     path = tmp_path / "mine.jsonl"
     path.write_text(json.dumps({"question": "1 + 1?", "answer": answer, "split": "train"}) + "\n")
     with pytest.raises(
@@ -104,8 +113,23 @@ def test_an_answer_that_the_rule_cannot_meet_is_refused(tmp_path, grading, answe
 # --- rows ---------------------------------------------------------------------------------------------
 
 
+def test_a_message_names_no_argument_that_the_call_lacks(tmp_path):
+    """Kind: a way out that the call has not. Neither a task nor a teacher's file can skip a row."""
+    for row in ({"question": "1 + 1?"}, {"question": 5, "answer": "2"}, {"question": "?", "answer": "many"}):
+        task = load_task(write(tmp_path / "mine.jsonl", ROW, row), "number")
+        with pytest.raises(ValueError, match="mine.jsonl, line 2: ") as caught:
+            task.questions("train")
+        assert "on_error" not in str(caught.value) and "skip" not in str(caught.value)
+    good = {"problem_id": "a", "index": 0, "text": "2", "teacher": "t"}
+    path = write(tmp_path / "said.jsonl", good, good | {"index": 1, "text": None})
+    with pytest.raises(ValueError, match="said.jsonl, line 2: ") as caught:
+        load_task().rationales(load_task().questions("train", 1), path, 1)
+    assert "on_error" not in str(caught.value) and "skip" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("given", "kept"), [(0, "0"), (7, "7"), ("a", "a"), ("0", "0")])
 def test_an_id_is_kept(tmp_path, given, kept):
+    """Kind: an id of 0 that is taken for none; as in opensciencegrid/topology#3384."""
     assert one(tmp_path, ROW | {"id": given}).id == kept
 
 
@@ -139,6 +163,7 @@ def test_a_field_of_another_type_is_refused(tmp_path, field, value):
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("name", ["mine.jsonl", "mine.jsonl.gz"])
 def test_a_file_may_be_packed_and_written_on_any_system(tmp_path, mark, end, name):
+    """Kind: a byte order mark, other line breaks, gzip; as in wbolster/jsonlines#68."""
     rows = [{"question": f"{n} + {n}?", "answer": 2 * n, "rationales": [f"{2 * n}"]} for n in range(40)]
     data = mark + b"".join(json.dumps(row).encode() + end for row in rows)
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
@@ -151,6 +176,7 @@ def test_a_file_may_be_packed_and_written_on_any_system(tmp_path, mark, end, nam
 
 
 def test_one_text_in_two_splits_is_refused(tmp_path):
+    """Kind: one question under two ids, in train and in test; as in KGQA/QALD_9_plus#9."""
     rows = [ROW | {"id": "a", "split": "train"}, ROW | {"id": "b", "split": "train", "question": "1  +\t1? "}]
     assert len(load_task(write(tmp_path / "mine.jsonl", *rows)).questions("train")) == 2
     rows[1]["split"] = "test"
@@ -169,6 +195,7 @@ def test_one_text_in_two_splits_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["pipe.jsonl", "pipe.jsonl.gz"])
 def test_a_pipe_is_refused_at_once(tmp_path, name):
+    """Kind: a pipe in the place of a file; as in logrotate/logrotate#607, tox-dev/filelock#549."""
     os.mkfifo(tmp_path / name)
     with pytest.raises(ValueError, match=f"{name} must be a file; it is a folder, a pipe or a device"):
         load_task(tmp_path / name).questions("train")

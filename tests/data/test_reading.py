@@ -32,7 +32,7 @@ FRAMED += [r"\text{The total is 31 apples}", r"\$\text{31 per day}"]
 
 @pytest.mark.parametrize("answer", FRAMED)
 def test_number_and_words_in_one_frame(answer):
-    r"""Kind: \text{...} around a number and its unit, by any command."""
+    r"""Kind: \text{...} around a number and its unit, by any command; as in huggingface/Math-Verify#37."""
     assert right(answer, "31")
 
 
@@ -98,7 +98,9 @@ OTHER_UNITS += [("60 miles per hour", "60 miles per minute"), ("3 watts", "3 kil
 
 
 def test_units_are_compared_with_what_they_are_divided_by():
-    """Kind: units that contradict, in the numerator, the denominator or the prefix."""
+    """Kind: units that contradict, in the numerator, the denominator or the prefix; as in
+    raullenchai/Rapid-MLX#3071.
+    """
     assert all(all(both(*pair)) for pair in SAME_UNITS)
     assert all(different(*pair) for pair in OTHER_UNITS)
 
@@ -152,7 +154,9 @@ def test_signs_and_remarks_around_a_number(answer):
 
 @pytest.mark.parametrize("answer, value", [*SPELT, *UNENDING])
 def test_numbers_that_are_spelt_out(answer, value):
-    """Kind: whole numbers and shares in words, mixed numbers with a hyphen, decimals without an end."""
+    """Kind: whole numbers and shares in words, mixed numbers with a hyphen, decimals without an end; as in
+    huggingface/Math-Verify#81.
+    """
     assert right(answer, value)
 
 

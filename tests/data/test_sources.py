@@ -505,7 +505,10 @@ def test_an_absurd_number_of_a_file_is_refused_at_once(tmp_path, number, packed)
     ],
 )
 def test_a_sparse_file_in_an_archive_is_refused(tmp_path, numbers, message):
-    """As GNU tar packs a tebibyte of zeros, in half a kilobyte."""
+    """As GNU tar packs a tebibyte of zeros, in half a kilobyte.
+
+    Kind: a small archive that claims a huge file; as in Tarsnap/tarsnap#905, Tarsnap/tarsnap#913.
+    """
     info = tarfile.TarInfo("GPT4-MATH/train_gpt4_geometry_8/0.jsonl")
     info.pax_headers = {"GNU.sparse.size": str(1 << 40), "GNU.sparse.map": numbers}
     (tmp_path / "TDG").mkdir()

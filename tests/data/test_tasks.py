@@ -1,4 +1,6 @@
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,8 @@ from negdistill.data.records import Rationale, Reply
 from negdistill.data.sources import load_problems, load_rationales
 from negdistill.data.tasks import GRADINGS, SPLITS, load_task
 from negdistill.training.dataset import training_set
+
+ROOT = Path(__file__).parents[2]
 
 
 def write(path, *rows):
@@ -166,6 +170,20 @@ def test_a_function_may_grade(mine):
     texts = [f"{problem.answer}", f"The answer is {problem.answer}.", f"{problem.answer} apples"]
     grades = grade([problem], [Rationale(problem.id, i, t, "t") for i, t in enumerate(texts)], **task.grading)
     assert [one.positive for one in grades] == [True, True, False]
+
+
+def test_who_names_a_function_is_told_that_it_is_code():
+    """Kind: a name in a setting that runs code; as in SII-FUSC/AME_Locomotion#1.
+
+    Every page that teaches it says so, and so does the call.
+    """
+    pages = [path.read_text("utf-8") for path in sorted((ROOT / "book").glob("*.md"))]
+    taught = [text for text in pages if "grading=module:function" in text]
+    assert len(taught) >= 2
+    for text in taught:
+        assert re.search(r"is code: naming it imports (its|the) module", text)
+        assert "Name only what you would run yourself" in text
+    assert "whose module's code" in load_task.__doc__
 
 
 @pytest.mark.parametrize("place", ["os:getcwd", "os:system", "json:JSONDecoder", "math:pi"])

@@ -68,6 +68,7 @@ def test_bytes_of_a_token():
 
 
 def test_a_model_with_another_state_is_refused():
+    """Kind: hybrid models in a batch; as in vllm-project/vllm-metal#78."""
     model = tiny().model
     model.config = JambaConfig(num_hidden_layers=8)
     with pytest.raises(
@@ -79,7 +80,11 @@ def test_a_model_with_another_state_is_refused():
 
 
 def test_every_id_of_the_generation_settings_ends_an_answer():
-    """A chat model ends its turns with another token than the tokenizer's, often one of a list."""
+    """A chat model ends its turns with another token than the tokenizer's, often one of a list.
+
+    Kind: a chat model that runs on past the end of its turn; as in huggingface/lighteval#1279,
+    Blaizzy/mlx-vlm#2112.
+    """
     student = tiny()
     free = {
         one.problem_id: one.ids for one in sample(student, PROMPTS, 1, 0.0, max_new_tokens=30, progress=False)
@@ -101,6 +106,9 @@ def test_every_id_of_the_generation_settings_ends_an_answer():
 
 
 def test_a_long_rope_model_is_not_taken_across_its_change():
+    """Kind: keys in the cache that were rotated by the short factors; as in
+    microsoft/onnxruntime-genai#1161, ggml-org/llama.cpp#24875.
+    """
     rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 24, "factor": 4.0}
     rope |= {"short_factor": [1.0] * 4, "long_factor": [3.0] * 4}
     shape = {"vocab_size": len(TOKENIZER), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}

@@ -353,7 +353,10 @@ def test_real_questions_of_another_kind_pass_through_the_same_calls(data_dir, mo
 
 
 def test_every_end_of_the_generation_settings_ends_an_answer(student):
-    """A chat model ends its turns with another token than texts end with."""
+    """A chat model ends its turns with another token than texts end with.
+
+    Kind: a chat model that runs on past the end of its turn; as in huggingface/lighteval#1279.
+    """
     prompts = {problem.id: format_prompt(problem.question) for problem in PROBLEMS[:4]}
     free = [one.ids for one in sample(student, prompts, 1, 0.0, progress=False)]
     turn = free[0][-3]

@@ -80,6 +80,9 @@ def test_a_fresh_head_says_one_half(kind):
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 @pytest.mark.parametrize("kind", MODELS)
 def test_scores_are_those_of_one_rationale_after_the_other(kind, batch_size):
+    """Kind: hidden states of another width than the model's hidden_size, as those of OPT-350m; as in
+    huggingface/transformers#17225, huggingface/transformers#17389.
+    """
     ranker = make(kind)
     assert ranker.shares == (kind in SHARING)
     questions = {problem.id: problem.question for problem in PROBLEMS}

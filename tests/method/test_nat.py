@@ -712,7 +712,10 @@ def test_a_layer_without_a_weight_is_no_projection():
 
 @pytest.mark.parametrize(("kind", "lacks"), [("mixtral", True), ("qwen2_moe", False), ("gpt_oss", True)])
 def test_a_name_that_also_means_packed_experts_is_refused(kind, lacks):
-    """Half of what the name means would stay as it is: experts are one tensor of three dimensions."""
+    """Half of what the name means would stay as it is: experts are one tensor of three dimensions.
+
+    Kind: experts that stay as they are, in silence; as in huggingface/peft#2545, unslothai/unsloth#11014.
+    """
     experts = {"num_experts": 2, "num_local_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 8}
     config = AutoConfig.for_model(kind, **SMALL, **HEADS, **experts, shared_expert_intermediate_size=8)
     model = AutoModelForCausalLM.from_config(config)
@@ -730,7 +733,10 @@ def test_a_name_that_also_means_packed_experts_is_refused(kind, lacks):
 
 
 def test_of_a_model_that_sees_only_the_language_model_is_adapted(tmp_path):
-    """Gemma 3: q_proj and v_proj of its vision tower have the same names."""
+    """Gemma 3: q_proj and v_proj of its vision tower have the same names.
+
+    Kind: names of projections that the vision tower has too; as in zjysteven/lmms-finetune#11.
+    """
     text = SMALL | HEADS | {"head_dim": 4, "query_pre_attn_scalar": 4}
     vision = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
     vision |= {"image_size": 28, "patch_size": 14}

@@ -72,6 +72,7 @@ def test_a_start_that_leaves_the_base_alone_is_plain(init, tmp_path):
 
 @pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora"])
 def test_a_start_that_changes_the_base_is_refused(init, tmp_path):
+    """Kind: an adapter whose start changed the base; as in huggingface/peft#2184."""
     folder, _ = foreign(tmp_path, init_lora_weights=init)
     for read in readers(folder):
         with pytest.raises(ValueError, match=rf"is not a plain LoRA \(init_lora_weights '{init}'\)"):

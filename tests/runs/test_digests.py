@@ -90,6 +90,9 @@ def test_a_public_name_stands_for_its_module():
     ],
 )
 def test_no_module_that_a_result_follows_from_is_left_out(tmp_path, module, depends, free):
+    """Kind: a result that stays although code changed that it calls; as in joblib/joblib#1287,
+    huggingface/datasets#3297.
+    """
     shutil.copytree(
         SOURCE / "negdistill", tmp_path / "negdistill", ignore=shutil.ignore_patterns("embedded", "__*")
     )
@@ -104,6 +107,9 @@ def test_no_module_that_a_result_follows_from_is_left_out(tmp_path, module, depe
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
 def test_every_bit_of_a_weight_counts(dtype):
+    """Kind: weights that were damaged and load in silence; as in vllm-project/vllm#53537,
+    pytorch/torchtitan#4011.
+    """
     weight = torch.arange(5000).remainder(100).to(dtype)
     before = digest_weights([("w", weight)])
     for place in (0, 1, 2777, 4999):  # a digest of a few values would miss most of them

@@ -201,7 +201,11 @@ print([*history.loss, *history.grad_norm, *[one.ids for one in drawn]])
 
 
 def test_an_accelerator_of_the_caller_changes_nothing():
-    """A process has one mixed precision, and accelerate refuses to hear of another."""
+    """A process has one mixed precision, and accelerate refuses to hear of another.
+
+    Kind: a mixed precision of the whole process that another part has set; as in
+    huggingface/transformers#29510.
+    """
     run = [sys.executable, "-c", BESIDE]
     said = [
         subprocess.run([*run, kind], capture_output=True, text=True, check=True).stdout

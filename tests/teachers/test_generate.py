@@ -399,7 +399,11 @@ def test_a_local_teacher_is_sample(tmp_path, student_folder, chat, monkeypatch):
 
 
 def test_a_local_model_ends_its_turn_with_any_end_of_its_settings(tmp_path):
-    """generation_config.eos_token_id of a chat model is a list, and its turns end with what texts do not."""
+    """generation_config.eos_token_id of a chat model is a list, and its turns end with what texts do not.
+
+    Kind: a chat model that runs on past the end of its turn; as in huggingface/lighteval#1279,
+    huggingface/lighteval#115.
+    """
     student = load_student("embedded", device="cpu")
     rules = {"n": 1, "temperature": 0.0, "max_new_tokens": 12}
     prompts = {problem.id: completion_text(problem) for problem in PROBLEMS}

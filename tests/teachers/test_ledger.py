@@ -65,6 +65,7 @@ def test_a_full_disk_leaves_no_half_line(tmp_path, monkeypatch):
 
 
 def test_a_torn_line_is_no_answer(tmp_path):
+    """Kind: the last line of a run that was killed while it wrote; as in sipyourdrink-ltd/bernstein#5919."""
     path = tmp_path / "s"
     with Store(path) as store:
         store.append(reply())

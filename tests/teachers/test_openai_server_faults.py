@@ -77,6 +77,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_question_costs_one_question(server, ask, name):
+    """Kind: one question that is always turned away; as in ray-project/ray#59194."""
     proxy = server(always={"[2]": BAD[name]})
     got = ask(proxy, n=2)
     bad = [reply for reply in got if reply.problem_id == "p2"]
@@ -94,6 +95,7 @@ def test_a_bad_question_costs_one_question(server, ask, name):
 
 
 def test_the_command_ends_with_a_summary_and_a_code(server, tmp_path, capsys):
+    """Kind: one question that is always turned away; as in ray-project/ray#59194."""
     rows = [{"question": f"Add 1 to {i} [{i}]", "answer": str(i + 1), "split": "train"} for i in range(4)]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     proxy = server(always={"[2]": BAD["too long"]})
@@ -191,6 +193,9 @@ THINKS = {"type": "thinking", "thinking": [{"type": "text", "text": "2, "}, {"ty
     ],
 )
 def test_text_and_reasoning_are_kept_apart(server, ask, message, text, reasoning):
+    """Kind: no content beside reasoning, and content as a list of parts; as in vllm-project/vllm#17609,
+    vllm-project/vllm#52640, NousResearch/hermes-agent#4748, microsoft/agent-framework#6978.
+    """
     got = one(ask, server(rest=said(message)))
     assert (got.text, got.reasoning, got.finish) == (text, reasoning, "stop" if text else "empty")
 
@@ -200,6 +205,9 @@ def test_text_and_reasoning_are_kept_apart(server, ask, message, text, reasoning
 )
 @pytest.mark.parametrize("text", ["The answer is", None])
 def test_why_it_ended_is_kept_as_it_is(server, ask, finish, text):
+    """Kind: an unknown finish reason that is taken for stop; as in BerriAI/litellm#33968,
+    BerriAI/litellm#23800.
+    """
     got = one(ask, server(rest=said(text, finish)))
     assert got.finish == finish and got.text == (text or "")
 
@@ -243,6 +251,9 @@ UNUSABLE = {
 
 @pytest.mark.parametrize("name", UNUSABLE)
 def test_what_is_no_answer_is_asked_for_once_or_twice_more(server, ask, name):
+    """Kind: an error inside a 200, and bodies without an answer; as in BerriAI/litellm#21755,
+    SWE-agent/mini-swe-agent#902, nodetool-ai/nodetool#5755.
+    """
     fault, requests, words = UNUSABLE[name]
     proxy = server(always={"[2]": fault})
     with pytest.raises(ConnectionError, match=f"'p2' in {requests} requests: .*{words}"):
@@ -251,6 +262,7 @@ def test_what_is_no_answer_is_asked_for_once_or_twice_more(server, ask, name):
 
 
 def test_what_has_no_text_is_warned_about_and_not_trained_on(server, tmp_path):
+    """Kind: answers that end before their text begins; as in vllm-project/vllm#52640."""
     from negdistill.training.dataset import training_set
 
     thought = said({"content": None, "reasoning_content": "hm"}, "length")
@@ -289,6 +301,9 @@ def mine(tmp_path):
 )
 @pytest.mark.parametrize("half", [False, True])
 def test_requests_are_not_mixed(server, ask, mine, other, half):
+    """Kind: answers of one model or setting that are taken for those of another; as in
+    EleutherAI/lm-evaluation-harness#4063, qcri/LLMeBench#12.
+    """
     task, problems = mine("mine.jsonl", "One?", "Two?")
     first = ask(server(), problems[:1] if half else problems)
     ask(server(rest=said("other")), problems[1:] if half else problems, **other)
@@ -318,6 +333,7 @@ def test_questions_of_one_id_are_not_mixed(server, ask, mine):
 
 
 def test_a_closed_port_is_said_at_once(ask, tmp_path):
+    """Kind: a port where nobody listens, and silence; as in anomalyco/opencode#40330."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
@@ -349,6 +365,7 @@ def test_no_such_host(tmp_path, monkeypatch):
     "fault", [Says({"detail": "Not Found"}, 404), Says(b"<html>hi</html>", kind="text/html")]
 )
 def test_a_base_url_without_v1_is_named(server, tmp_path, fault):
+    """Kind: a base URL without its /v1; as in microsoft/TaskWeaver#11, tsundereraws/aisub-translator#2."""
     base = server(rest=fault).url.removesuffix("/v1")
     with pytest.raises(ConnectionError, match=f"at {base} .*a base_url often ends in /v1: {base}/v1"):
         generate(PROBLEMS, OpenAITeacher("m", base), 1, store=tmp_path / "s", progress=False)
@@ -385,6 +402,7 @@ def test_a_wait_is_not_silent(server, ask, caplog):
 
 @pytest.mark.parametrize("where", ["head", "body"])
 def test_the_limit_of_time_is_for_the_whole_request(server, ask, where):
+    """Kind: a server that sends a byte at a time; as in encode/httpx#1450."""
     proxy = server(Says(b"{", drip=where))
     began = time.monotonic()
     got = ask(proxy, PROBLEMS[:1], timeout=0.5)
@@ -398,6 +416,9 @@ STRANGE = [-5, -(10**12), 10**18, 1e300, "many", "12", True, 1.5, None, [], {}, 
 
 @pytest.mark.parametrize("value", [*STRANGE, float("nan"), float("inf")])
 def test_usage_that_cannot_be_is_unknown(server, ask, value):
+    """Kind: usage that is zero, negative or no number; as in seangalliher/ProbOS#1078,
+    synthetic-sciences/openscience#121.
+    """
     proxy = server(rest=said("1", usage={"prompt_tokens": value, "completion_tokens": value}))
     got = one(ask, proxy)
     unknown = one(ask, server(rest=Says({"choices": said("1").body["choices"], "usage": value})), model="n")
@@ -408,6 +429,9 @@ def test_usage_that_cannot_be_is_unknown(server, ask, value):
 
 @pytest.mark.parametrize("value", [-(10**12), 10**18, float("nan"), float("inf")])
 def test_no_usage_stretches_the_budget_or_hangs(server, ask, value):
+    """Kind: usage that leaves a budget without effect; as in seangalliher/ProbOS#1078,
+    SocialGouv/iterion#473.
+    """
     proxy = server(rest=said("1", usage={"prompt_tokens": value, "completion_tokens": value}))
     most = OpenAITeacher("m", proxy.url, max_tokens=20).most_tokens(PROBLEMS[0])
     price = (PRICES[0] * most[0] + PRICES[1] * most[1]) / 1e6
@@ -418,6 +442,7 @@ def test_no_usage_stretches_the_budget_or_hangs(server, ask, value):
 
 @pytest.mark.parametrize("fault", ["dropped", Says(b"{", drip="body"), refused(500, "boom")])
 def test_what_half_an_answer_may_have_cost_is_remembered_over_runs(server, ask, fault):
+    """Kind: requests that are paid for and counted by nobody; as in tya5/reyn#3047, BerriAI/litellm#37365."""
     proxy = server(rest=fault)
     most = OpenAITeacher("m", proxy.url, max_tokens=20).most_tokens(PROBLEMS[0])
     price = (PRICES[0] * most[0] + PRICES[1] * most[1]) / 1e6
@@ -433,6 +458,7 @@ def test_what_half_an_answer_may_have_cost_is_remembered_over_runs(server, ask, 
 
 
 def test_what_a_killed_run_may_have_cost_is_remembered(server, ask, mine, tmp_path):
+    """Kind: requests that are paid for and counted by nobody; as in tya5/reyn#3047."""
     proxy = server(rest=Says(b"{", drip="body"))
     task, problems = mine("mine.jsonl", *(f"{i}?" for i in range(4)))
     line = ["ask", "m", "--task", task.name, "--base-url", proxy.url, "--store", str(ask.store), "-n", "1"]
@@ -478,6 +504,9 @@ def quoted():
 
 @pytest.mark.parametrize("spelled", quoted())
 def test_a_key_that_the_server_quotes_reaches_nothing(server, ask, spelled, monkeypatch, caplog):
+    """Kind: a key that a server quotes, also URL-encoded; as in langwatch/langwatch#6252,
+    langgenius/dify#39888.
+    """
     caplog.set_level("DEBUG")
     monkeypatch.setenv("MY_KEY", f"{KEY}\n")
     settings = {"key_env": "MY_KEY", "concurrency": 1}
@@ -519,6 +548,9 @@ def test_a_key_that_cannot_be_sent_is_refused_without_showing_it(server, ask, mo
     ],
 )  # fmt: skip
 def test_a_password_in_a_base_url_is_refused_and_not_shown(url, monkeypatch, tmp_path, capsys):
+    """Kind: a password in a URL that an error shows; as in av1155/houndarr#803,
+    NorthlandPositronics/Cogtrix#903.
+    """
     with pytest.raises(ValueError, match="base_url must") as caught:
         OpenAITeacher("m", url)
     assert "secret" not in str(caught.value) and caught.value.__cause__ is None

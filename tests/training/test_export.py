@@ -200,7 +200,10 @@ def fitted(dtype, folder, steps, names):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_an_output_layer_tied_to_the_embeddings_is_untied_before_merging(dtype, tmp_path):
-    """Merged in place, the adapter of the one would change the other: what the model reads."""
+    """Merged in place, the adapter of the one would change the other: what the model reads.
+
+    Kind: an adapted output layer whose weight is also the embeddings; as in huggingface/peft#2018.
+    """
     student, one = fitted(dtype, tmp_path / "fits", 6, ("q_proj", "lm_head"))
     made = export(one.folder, tmp_path / "out")
     base, weights = (load_file(made / part / "model.safetensors") for part in ("base", "merged"))
@@ -221,6 +224,7 @@ def test_an_output_layer_tied_to_the_embeddings_is_untied_before_merging(dtype, 
 
 
 def test_the_card_says_how_many_merged_answers_differ(tmp_path):
+    """Kind: merging that rounds; as in huggingface/peft#1388, QwenLM/Qwen#1168."""
     names = ("q_proj", "v_proj", "up_proj", "down_proj")
     student, one = fitted(torch.bfloat16, tmp_path / "fits", 8, names)
     made = export(one.folder, tmp_path / "out")

@@ -5,6 +5,8 @@ Covers rows, methods, recipes, adapters and fits.
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -674,6 +676,48 @@ def test_a_damaged_fit_is_refused(tmp_path, student, data):
         load_fit(tmp_path / "nothing")
 
 
+def test_what_a_message_says_to_remove_is_what_helps(tmp_path, student, data):
+    """Kind: a way out that leads out. The folder that is named goes, and the same call ends well."""
+    one = fit("CoT KD", student, data, CONFIG, tmp_path)
+    before = weights(one)
+    path = one.folder / "history.csv"
+    path.write_bytes(path.read_bytes()[:-1] + b"7")
+    with pytest.raises(ValueError, match="history.csv is not as manifest.json recorded it") as caught:
+        fit("CoT KD", student, data, CONFIG, tmp_path)
+    named = re.search(r"remove (.*?),? and run again what made it", str(caught.value))[1]
+    assert named == str(one.folder)
+    shutil.rmtree(named)
+    after = weights(fit("CoT KD", student, data, CONFIG, tmp_path))
+    assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+def test_a_flipped_bit_of_what_was_followed_is_refused(tmp_path, student, data):
+    """Kind: a bit that flips on disk in what a fit is resumed from, beside its checkpoint; as in
+    pytorch/torchtitan#4011.
+    """
+    config = settings(epochs=4, batch_size=BATCH, progress=False, unit_dim=4, checkpoint_every=1)
+    with pytest.raises(KeyboardInterrupt):
+        fit("CoT KD", student, data, config, tmp_path, on_epoch=Watch(fail=3))
+    (point,) = tmp_path.glob("*/points/*.jsonl")
+    whole = point.read_bytes()
+    for place in range(0, len(whole), 40):
+        point.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=f"points/{point.name} is not as manifest.json recorded it"):
+            fit("CoT KD", student, data, config, tmp_path, on_epoch=Watch())
+    point.write_bytes(whole)
+    assert fit("CoT KD", student, data, config, tmp_path, on_epoch=Watch()).trajectory is not None
+
+
+def test_a_fit_under_the_name_of_another_is_refused(tmp_path, student, data):
+    """Kind: a folder that was copied or renamed. Its manifest, not its name, says what it holds."""
+    other = replace(CONFIG, train=replace(CONFIG.train, seed=5))
+    one = fit("CoT KD", student, data, CONFIG, tmp_path / "one").folder
+    two = fit("CoT KD", student, data, other, tmp_path / "two").folder
+    shutil.copytree(one, tmp_path / "mixed" / two.name)
+    with pytest.raises(ValueError, match=f"{two.name} belongs to another run: other train; choose"):
+        fit("CoT KD", student, data, other, tmp_path / "mixed")
+
+
 def test_a_folder_without_a_finished_fit_is_made_anew(tmp_path, student, data):
     one = fit("CoT KD", student, data, CONFIG, tmp_path)
     before = weights(one)
@@ -754,7 +798,10 @@ def distributed(folder):
 
 
 def test_a_second_run_waits_for_the_first_and_takes_what_it_made(data, tmp_path, monkeypatch):
-    """Two runs in one folder ended in raw errors."""
+    """Two runs in one folder ended in raw errors.
+
+    Kind: two runs in one folder; as in broadinstitute/CellBender#241.
+    """
     monkeypatch.setattr(processes_module, "SILENT", 0.05)
     begun, make, made = threading.Event(), methods._make, []
 

@@ -42,6 +42,7 @@ def end(model):
     ],
 )
 def test_what_changes_an_answer_changes_the_digest_of_a_model(change):
+    """Kind: a key of results that lacks what decides them; as in EleutherAI/lm-evaluation-harness#4063."""
     one, other = tiny().model, tiny().model
     assert digest_model(one) == digest_model(other)
     change(other)
@@ -112,6 +113,10 @@ class Scaled:
 
 
 def test_objectives_of_one_name_are_told_apart():
+    """Kind: functions of one name, and partials, in a key; as in huggingface/datasets#3297,
+    snad-space/ztf-viewer#640.
+    """
+
     def scaled(weight):
         def objective(model, batch):
             return weight * likelihood(model, batch)

@@ -304,6 +304,7 @@ def test_checkpoints_of_other_runs_are_refused(tmp_path):
 
 
 def test_a_run_of_another_adapter_or_objective_is_refused(tmp_path):
+    """Kind: partials of one function that share a result; as in snad-space/ztf-viewer#640."""
     settings, examples = config(max_steps=3), make_examples()
     train(make_lora(), TOKENIZER, examples, settings, partial(unlikelihood, weight=0.1), tmp_path)
     with pytest.raises(ValueError, match="other objective"):
@@ -319,6 +320,9 @@ def test_a_run_of_another_adapter_or_objective_is_refused(tmp_path):
 
 
 def test_any_flipped_byte_of_a_checkpoint_is_refused(tmp_path):
+    """Kind: a bit that flips on disk, in the tensors or in the header; as in pytorch/torchtitan#4011,
+    safetensors/safetensors#220, sgl-project/sglang#13870.
+    """
     settings, examples = config(max_steps=3), make_examples(6)
     train(make_lora(), TOKENIZER, examples, settings, out_dir=tmp_path)
     path = tmp_path / CHECKPOINT

@@ -144,6 +144,7 @@ def test_other_architectures_load_from_a_folder(architecture, tmp_path):
 
 
 def test_threads_are_those_of_the_student(tmp_path, monkeypatch):
+    """Kind: more threads than free cores; as in pytorch/pytorch#125547, pytorch/pytorch#80777."""
     monkeypatch.setattr(students, "machine", lambda: {"cores": 3})
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("NEGDISTILL_THREADS", raising=False)
@@ -168,6 +169,7 @@ def test_threads_are_those_of_the_student(tmp_path, monkeypatch):
 
 
 def test_the_environment_does_not_decide_for_the_embedded_student():
+    """Kind: small operations on many threads; as in pytorch/pytorch#80777, pytorch/pytorch#3146."""
     code = "import torch\nfrom negdistill import load_student\nload_student()\nprint(torch.get_num_threads())"
     own = {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""}
     line = [sys.executable, "-c", code]
@@ -200,6 +202,7 @@ def test_a_misspelt_name_is_refused_at_once(tmp_path, monkeypatch):
 
 
 def test_a_hub_that_does_not_answer_costs_no_half_minute(monkeypatch):
+    """Kind: waits for a hub that is not there; as in huggingface/huggingface_hub#2236."""
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     start = time.perf_counter()
     with pytest.raises(ValueError, match="got 'nobody/nothing': ") as refused:
@@ -209,7 +212,10 @@ def test_a_hub_that_does_not_answer_costs_no_half_minute(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["llama", "mine"])
 def test_no_code_of_a_folder_runs(kind, tmp_path, monkeypatch):
-    """transformers asks whether to run what `auto_map` names; a "y" on stdin is no consent."""
+    """transformers asks whether to run what `auto_map` names; a "y" on stdin is no consent.
+
+    Kind: code of a local folder that runs without consent; as in huggingface/transformers#46483.
+    """
     student = new_student()
     student.model.save_pretrained(tmp_path)
     student.tokenizer.save_pretrained(tmp_path)
@@ -251,6 +257,9 @@ def said(tokens=10**30, **config):
 
 
 def test_the_context_of_models_that_call_it_otherwise():
+    """Kind: a configuration without max_position_embeddings; as in huggingface/transformers#27498,
+    huggingface/optimum#1477.
+    """
     assert context_length(*said(max_position_embeddings=64, tokens=32)) == 64
     assert context_length(*said(n_positions=48)) == 48  # GPT-2, GPT-J
     assert context_length(*said(max_seq_len=40, tokens=32)) == 40  # MPT
@@ -268,6 +277,7 @@ def test_the_context_of_models_that_call_it_otherwise():
 
 
 def test_every_end_of_an_answer_counts():
+    """Kind: ends of an answer that stand in one place only; as in Blaizzy/mlx-vlm#2112."""
     model, tok = said(eos_token_id=5)
     assert end_ids(model, tok) == {2, 5}
     model.generation_config = SimpleNamespace(eos_token_id=[7, 8])

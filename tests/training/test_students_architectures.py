@@ -72,6 +72,9 @@ def logits(model):
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_a_family_from_loading_to_adapters_read_back(kind, tmp_path):
+    """Kind: families without sdpa, without max_position_embeddings, and whose blocks write into a view; as
+    in EleutherAI/sparsify#1, huggingface/transformers#27498, unslothai/unsloth#3452.
+    """
     names = saved(kind, tmp_path / "base")
     student = load_student(str(tmp_path / "base"), device="cpu")
     model = student.model
