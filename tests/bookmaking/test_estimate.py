@@ -131,7 +131,8 @@ def test_the_paper_on_real_data(data_dir, monkeypatch):
     monkeypatch.setenv("NEGDISTILL_DATA", str(data_dir))
     row_tokens.cache_clear()
     text = "\n".join(dry_run(plan(find_root(), "paper", ["03"])))
-    assert "9,000 steps of 128 rows of about" in text and "hours at 300 TFLOP/s" in text
+    steps = 3 * 3000 + 3 * 2 * -(-6700 * 8 // (2 * 128))  # three adapters, and three paths of two epochs
+    assert f"{steps:,} steps of 128 rows of about" in text and "hours at 300 TFLOP/s" in text
 
 
 def scale_table(profile, **given):
