@@ -3,7 +3,6 @@
 Skipped where the book cannot be rendered or there is no Chromium.
 """
 
-import time
 from pathlib import Path
 
 import browser
@@ -43,7 +42,12 @@ def window(html, tmp_path_factory):
     with browser.served(html) as address, browser.browser(folder / "profile") as one:
         one.address, one.downloads = address, folder / "downloads"
         one.downloads.mkdir()
-        one.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(one.downloads))
+        one.call(
+            "Browser.setDownloadBehavior",
+            behavior="allow",
+            downloadPath=str(one.downloads),
+            eventsEnabled=True,
+        )
         yield one
 
 
@@ -80,11 +84,12 @@ def press(page, script):
 
 
 def downloaded(page, name):
-    """Text of a file that the browser was given, which is removed."""
-    path, end = page.downloads / name, time.monotonic() + 10
-    while not path.is_file():
-        assert time.monotonic() < end, f"{name} was not downloaded: {list(page.downloads.iterdir())}"
-        time.sleep(0.02)
+    """Text of a file that the browser has written to its end, which is removed."""
+    ended = [("Browser.downloadProgress", state) for state in ("completed", "canceled")]
+    while not any((method, params.get("state")) in ended for method, params in page.events):
+        page.receive()  # a file is there, and empty, before its text is
+    page.events[:] = [one for one in page.events if one[0] != "Browser.downloadProgress"]
+    path = page.downloads / name
     text = path.read_text("utf-8")
     path.unlink()
     return text
