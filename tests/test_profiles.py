@@ -15,7 +15,8 @@ from negdistill.training.batching import real_text_tokenizer
 from negdistill.training.settings import settings
 
 SMALL = {
-    "questions": 16,  # with 8 rationales each
+    "questions": 16,
+    "samples": 3,
     "steps": 6,  # NAT has three of them, and its positive branch moves from the second on
     "batch_size": 4,
     "test_questions": 7,
