@@ -142,7 +142,7 @@ def _judged(folder: str | Path, plan: Plan, of: Comparison) -> dict[str, object]
 def _overlaps(folder: str | Path, chapter: str) -> Iterator[dict[str, object]]:
     """Rows of a claim on overlap: students of positives and of negatives that solve equally many questions,
     beside two students of positives that do."""
-    label = "kappa of positives and negatives − kappa of positives and positives, at equal accuracy"
+    label = "kappa of positives and negatives − of positives and positives"
     decides = {"role": "decides", "label": label, "sign": -1, "state": NOT_RUN}
     where = {"budget": "equal accuracy"}
     methods = (COT, NEGATIVE, AGAIN)

@@ -211,7 +211,8 @@ def overlaps(table: pd.DataFrame) -> Figure:
             axes.plot(panel["chance"], places, label="if independent", **look)
         axes.set_yticks(places, panel["group"])
         axes.invert_yaxis()
-        axes.set(xlabel="intersection over union", title=source, xlim=(0, None))
+        axes.set(xlabel="intersection over union", title=source)
+    grid[0][0].set_xlim(left=0)  # last: it ends the scaling of all panels
     return _legend_below(figure)
 
 

@@ -65,6 +65,13 @@ def test_a_figure_shows_what_decides_and_the_published_number(judged):
     assert [text.get_text() for text in axes.texts] == rows["label"].tolist()
 
 
+def test_the_name_of_every_comparison_fits_into_its_figure(judged):
+    for _, figure in claim_figures(judged, PLAN).values():
+        figure.draw_without_rendering()
+        for name in figure.axes[0].texts:
+            assert name.get_window_extent().x1 <= figure.bbox.x1, name.get_text()
+
+
 def test_what_the_controls_say_in_a_line():
     def rows(*ends, role="control", state=""):
         columns = {"role": role, "state": state, "value": 0.0, "label": "a − b"}

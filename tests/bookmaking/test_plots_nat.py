@@ -41,6 +41,15 @@ def test_overlaps_draws_each_group_with_its_interval_and_chance_where_it_is_know
     np.testing.assert_allclose(np.array(chance.get_xdata(), float), 0.3)
 
 
+@pytest.mark.parametrize("order", [["ours", "published"], ["published", "ours"]])
+def test_no_overlap_lies_outside_its_panel(order):
+    frame = table().set_index("source").loc[order].reset_index()
+    frame.loc[frame["source"] == order[1], ["iou", "high"]] = 0.9, 0.95  # far above those of the first panel
+    for axes in plots.overlaps(frame).axes:
+        low, high = axes.get_xlim()
+        assert low == 0 and high > 0.95
+
+
 def test_alpha_means_draws_the_mean_over_questions_and_an_interval_around_it():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(
