@@ -38,7 +38,7 @@ from negdistill.method.nat_unit import DualLinear
 from negdistill.runs.digests import digest_code, digest_json
 from negdistill.runs.files import remove
 from negdistill.runs.folder import Manifest, RunFolder
-from negdistill.runs.processes import SharedFolder, all_gather, processes, shard
+from negdistill.runs.processes import SharedFolder, all_gather, held, processes, shard
 from negdistill.training.batching import encode_prompts
 from negdistill.training.identity import digest_student
 from negdistill.training.students import check_student, context_length, rope_change
@@ -74,7 +74,8 @@ def sample(
     view            view of a model with NAT, by default "nat"
     batch_size      rows computed together, by default what the memory holds, at most MOST_ROWS
     out_dir         folder that keeps what was drawn, which all processes see. A run that was killed continues
-                    there, with the same batch_size on one CPU thread to the same samples.jsonl, bit for bit
+                    there, with the same batch_size on one CPU thread to the same samples.jsonl, bit for bit;
+                    another run that draws there is waited for
 
     TypeError for another type. ValueError for no prompt, one without tokens or room in the context, a number
     out of its range, a view that is not there or untrained, a model of other state, another run's folder.
@@ -83,8 +84,9 @@ def sample(
     _check(student, prompts, batch_size, out_dir, progress)
     ids = dict(zip(prompts, encode_prompts(list(prompts.values()), student.tokenizer), strict=True))
     context = _checked_context(ids, student, max_new_tokens)
-    with _viewed(student.model, view) as view:
-        store = _Store(Path(out_dir), student, prompts, rules, view) if out_dir is not None else None
+    folder = None if out_dir is None else Path(out_dir)
+    with held(folder), _viewed(student.model, view) as view:
+        store = _Store(folder, student, prompts, rules, view) if folder else None
         drawn = store.read() if store else {}
         order = sorted(ids, key=lambda key: (-len(ids[key]), key))
         columns = min(len(ids[order[0]]) + max_new_tokens, context) + SLACK
@@ -99,10 +101,10 @@ def sample(
                 if store:
                     store.write(order.index(waiting[0]), wave)
                 waiting, made = waiting[size:], made | wave
-    drawn |= dict(all_gather(list(made.items())))
-    samples = [one for key in prompts for one in drawn[key]]
-    if store:
-        store.finish(samples)
+        drawn |= dict(all_gather(list(made.items())))
+        samples = [one for key in prompts for one in drawn[key]]
+        if store:
+            store.finish(samples)
     return samples
 
 

@@ -51,14 +51,17 @@ def all_gather(made: list[T]) -> list[T]:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Within the block no other run works in the folder. Where one does, wait for it, and say so.
+def held(folder: Path | None) -> Iterator[None]:
+    """Within the block no other run works in the folder; None: there is none to hold.
 
-    What the other one made is then found. Of processes that were started together the main one holds the
-    folder for all.
+    Where another run works there, wait for it, and say so; what it made is then found. Who holds the folder
+    may hold it again within. Of processes that were started together the main one holds it for all.
     """
+    if folder is None:
+        yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / ".lock", is_singleton=True)
     if processes().is_main_process:
         try:
             lock.acquire(timeout=SILENT)
@@ -69,6 +72,14 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def resumed(folder: Path, manifest: Manifest) -> RunFolder:
+    """What a run that was interrupted left, or a new folder; the main process alone writes there."""
+    here = processes()
+    run = RunFolder.resume(folder, manifest) if here.is_main_process else RunFolder(folder, manifest)
+    here.wait_for_everyone()
+    return run
 
 
 class SharedFolder:

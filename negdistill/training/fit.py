@@ -27,7 +27,7 @@ from negdistill.method.nat import save_nat
 from negdistill.method.projections import projections
 from negdistill.runs.digests import digest_code, digest_json
 from negdistill.runs.folder import Manifest, RunFolder
-from negdistill.runs.processes import held, processes
+from negdistill.runs.processes import held, processes, resumed
 from negdistill.training.adapters import lora, merged, nat_lora, save_lora, stored, wide_rank
 from negdistill.training.batching import (
     Encoded,
@@ -171,16 +171,8 @@ def _fit(
         found = finished(folder, manifest)
         processes().wait_for_everyone()  # all processes have looked before the main one writes
         if not found:
-            _make(row, student, examples, config, used, _resumed(folder, manifest), on_epoch)
+            _make(row, student, examples, config, used, resumed(folder, manifest), on_epoch)
     return load_fit(folder)
-
-
-def _resumed(folder: Path, manifest: Manifest) -> RunFolder:
-    """What a run that was interrupted left, or a new folder; the main process alone writes there."""
-    here = processes()
-    run = RunFolder.resume(folder, manifest) if here.is_main_process else RunFolder(folder, manifest)
-    here.wait_for_everyone()
-    return run
 
 
 # --- one fit ------------------------------------------------------------------------------------------

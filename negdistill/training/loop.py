@@ -41,7 +41,7 @@ from negdistill.checks import check_choice
 from negdistill.method.low_precision import length_multiple
 from negdistill.method.objectives import OBJECTIVES, Objective
 from negdistill.runs.digests import digest_code
-from negdistill.runs.processes import all_gather, processes
+from negdistill.runs.processes import all_gather, held, processes
 from negdistill.training.batching import (
     Encoded,
     Example,
@@ -92,7 +92,8 @@ def train(
 
     examples    texts, or rows of tokens; preset, a name in `prompts.PRESETS`, says how text becomes tokens
     objective   name in `objectives.OBJECTIVES`, or a function such as those
-    out_dir     folder of the checkpoint; where it holds one of the same run, training continues from there
+    out_dir     folder of the checkpoint; where it holds one of the same run, training continues from there;
+                another process that trains there is waited for
     on_epoch    called with (epochs done, model) after each epoch and at the end; its numbers become columns
     teacher     what joins a batch: what "distillation" learns from, or a reference
     order       the batches of an epoch, in place of `batching.batches`
@@ -112,16 +113,17 @@ def train(
     key = run_key(model, examples, config, objective, teacher, order, digest_code(__name__))
     key |= {"per": per, "memory": memory}
     wrapped = wrap(model, accelerator)
-    state = _state(wrapped if accelerator.is_fsdp2 else model, config, key, out_dir)
-    if memory and state.memory is None:  # no loss yet
-        state.memory = torch.full((len(examples),), math.nan, dtype=torch.float64)
-    wrapped = torch.compile(wrapped) if config.compile else wrapped
-    what = (objective, examples, plan, pad_id(tokenizer), config, state, accelerator, teacher, per, together)
-    try:
-        _Loop(model, wrapped, *what).run(on_epoch)
-        hand_back(state.parameters, model)
-    finally:
-        model.eval()
+    with held(None if out_dir is None else Path(out_dir)):
+        state = _state(wrapped if accelerator.is_fsdp2 else model, config, key, out_dir)
+        if memory and state.memory is None:  # no loss yet
+            state.memory = torch.full((len(examples),), math.nan, dtype=torch.float64)
+        wrapped = torch.compile(wrapped) if config.compile else wrapped
+        what = (objective, examples, plan, pad_id(tokenizer), config, state)
+        try:
+            _Loop(model, wrapped, *what, accelerator, teacher, per, together).run(on_epoch)
+            hand_back(state.parameters, model)
+        finally:
+            model.eval()
     return _frame(state.history)
 
 

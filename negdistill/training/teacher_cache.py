@@ -34,7 +34,7 @@ from negdistill.method.nce import calibration_beta, kd_weights
 from negdistill.method.objectives import forward_logits
 from negdistill.runs.digests import digest_code, digest_json
 from negdistill.runs.folder import Manifest, RunFolder
-from negdistill.runs.processes import SharedFolder, processes, shard
+from negdistill.runs.processes import SharedFolder, held, processes, shard
 from negdistill.training.batching import Encoded, collate, digest_encoded
 from negdistill.training.identity import digest_model
 
@@ -135,7 +135,8 @@ def teacher_cache(
 ) -> TeacherCache:
     """The teachers' numbers for these rows, from the folder or computed into it.
 
-    Several processes share the files that are left to make; each has to call, with the same arguments.
+    Several processes that were started together share the files that are left to make; each has to call, with
+    the same arguments. Another run that makes them is waited for.
 
     model        carries NAT with a trained negative branch, as `load_nat` leaves it; it is not changed
     encoded      rows as `batching.encode` gives them; `pad` as `pad_id`
@@ -175,19 +176,22 @@ def in_shards(
 
     label  beside the bar on stderr; None: no bar. ValueError for a folder of something else than is wanted.
     """
-    shared = SharedFolder(folder, wanted)
     # rows of like length together; the plan is fixed, so that a continued pass meets the same batches
     order = sorted(range(len(encoded)), key=lambda row: len(encoded[row].input_ids))
     plan = [order[start : start + SHARD] for start in range(0, len(order), SHARD)]
     names = [f"{number:05d}.safetensors" for number in range(len(plan))]
-    todo = shard([number for number, name in enumerate(names) if name not in shared.run.manifest.artifacts])
     quiet = label is None or not processes().is_main_process
-    with tqdm(total=sum(len(plan[n]) for n in todo), unit="rationale", desc=label, disable=quiet) as bar:
-        for number in todo:
-            with shared.own.create(names[number]) as path:
-                save_file(make([encoded[row] for row in plan[number]]), path)
-            bar.update(len(plan[number]))
-    return shared.collect(), plan
+    with held(folder):
+        shared = SharedFolder(folder, wanted)
+        made = shared.run.manifest.artifacts
+        todo = shard([number for number, name in enumerate(names) if name not in made])
+        rows = sum(len(plan[number]) for number in todo)
+        with tqdm(total=rows, unit="rationale", desc=label, disable=quiet) as bar:
+            for number in todo:
+                with shared.own.create(names[number]) as path:
+                    save_file(make([encoded[row] for row in plan[number]]), path)
+                bar.update(len(plan[number]))
+        return shared.collect(), plan
 
 
 def _read(

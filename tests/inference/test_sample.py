@@ -214,7 +214,7 @@ def test_killed_and_run_again_is_the_same_file(tmp_path, one_thread):
     assert 3 <= len(list(folder.glob("wave-*"))) < 9 and not (folder / "samples.jsonl").exists()
     for one in (folder, tmp_path / "whole"):
         again = sample(tiny(), PROMPTS, **HARD, out_dir=one)
-        assert sorted(path.name for path in one.iterdir()) == ["manifest.json", "samples.jsonl"]
+        assert sorted(path.name for path in one.glob("[!.]*")) == ["manifest.json", "samples.jsonl"]
         assert read_records(one / "samples.jsonl", Sample) == again
     assert (folder / "samples.jsonl").read_bytes() == (tmp_path / "whole" / "samples.jsonl").read_bytes()
 

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,10 +20,13 @@ from negdistill.data.records import Sample
 from negdistill.inference.engine import Engine
 from negdistill.inference.sample import sample
 from negdistill.method.nat import attach
+from negdistill.runs import processes as processes_module
 from negdistill.runs.digests import digest_tree
 from negdistill.runs.folder import MANIFEST, Manifest, RunFolder
-from negdistill.runs.processes import SharedFolder, all_gather, processes, shard
+from negdistill.runs.processes import SharedFolder, all_gather, held, processes, shard
+from negdistill.training import loop
 from negdistill.training import teacher_cache as nce
+from negdistill.training.adapters import lora
 from negdistill.training.batching import Example, encode, pad_id
 from negdistill.training.settings import EMBEDDED
 from negdistill.training.students import Student, load_student
@@ -132,7 +137,7 @@ def test_both_have_the_samples_of_one(results):
 def test_one_file_is_left(results):
     for name in ("one", "two"):
         folder = results["folder"] / name / "samples"
-        assert sorted(path.name for path in folder.iterdir()) == [MANIFEST, "samples.jsonl"]
+        assert sorted(path.name for path in folder.glob("[!.]*")) == [MANIFEST, "samples.jsonl"]
     stored = read_records(folder / "samples.jsonl", Sample)
     assert json.loads(json.dumps([asdict(one) for one in stored])) == results["0"]["kept"]
     one, two = (RunFolder.open(results["folder"] / name / "samples").manifest for name in ("one", "two"))
@@ -157,6 +162,54 @@ def test_the_cache_is_that_of_one_bit_for_bit(results):
     assert results["0"]["beta"] == results["1"]["beta"] == results["one"]["beta"]
     assert results["0"]["key"] == results["1"]["key"] == results["one"]["key"]
     assert "log_probs" in load_file(results["folder"] / "two/cache/00000.safetensors")
+
+
+def trained(folder: Path) -> list[float]:
+    student = load_student("embedded", device="cpu")
+    examples = [Example(p.id, PROMPTS[p.id], p.answer) for p in PROBLEMS]
+    settings = loop.TrainConfig(max_steps=2, batch_size=4, progress=False)
+    with lora(student.model, EMBEDDED, seed=0) as model:
+        return loop.train(model, student.tokenizer, examples, settings, out_dir=folder)["loss"].tolist()
+
+
+def sampled(folder: Path) -> list[Sample]:
+    return sample(load_student("embedded", device="cpu"), PROMPTS, out_dir=folder, **DRAW)
+
+
+RUNS = {  # what is made in a folder, and the work of it
+    "samples": (sampled, Engine, "run"),
+    "a teacher cache": (lambda folder: cached(with_nat(), folder).beta.tolist(), nce, "save_file"),
+    "a training": (trained, loop._Loop, "gradient"),
+}
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_a_second_run_waits_for_the_first_and_takes_what_it_made(kind, tmp_path, monkeypatch):
+    """Kind: two runs in one folder; as in broadinstitute/CellBender#241."""
+    make, owner, work = RUNS[kind]
+    monkeypatch.setattr(processes_module, "SILENT", 0.05)
+    does, calls, begun, made = getattr(owner, work), [], threading.Event(), []
+
+    def slowly(*given, **options):
+        begun.set()
+        calls.append(given)
+        time.sleep(0.3)
+        return does(*given, **options)
+
+    def first():
+        with held(tmp_path):  # who holds a folder may work in it
+            made.append(make(tmp_path))
+
+    monkeypatch.setattr(owner, work, slowly)
+    other = threading.Thread(target=first)
+    other.start()
+    begun.wait(60)
+    with pytest.warns(UserWarning, match=f"{tmp_path.name} is being made by another process; waiting for it"):
+        mine = make(tmp_path)
+    other.join()
+    done = len(calls)
+    assert done and [mine] == made
+    assert make(tmp_path) == mine and len(calls) == done  # neither the second nor a third did any of it
 
 
 def test_a_process_alone_has_all_of_it(tmp_path):

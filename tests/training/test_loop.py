@@ -267,7 +267,7 @@ def test_killed_run_resumes_to_identical_weights(tmp_path):
 def test_checkpoint_holds_the_trained_tensors_and_no_other(tmp_path):
     model = make_lora()
     train(model, TOKENIZER, make_examples(), config(max_steps=2), out_dir=tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
+    assert [path.name for path in tmp_path.glob("[!.]*")] == [CHECKPOINT]
     with safe_open(tmp_path / CHECKPOINT, "pt") as stored:
         names = set(stored.keys()) - {"history"}
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
