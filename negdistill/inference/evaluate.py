@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import ceil
 from pathlib import Path
@@ -23,7 +23,10 @@ from negdistill.data.answers import Rule, grade
 from negdistill.data.prompts import PRESETS, format_prompt
 from negdistill.data.records import PROBLEMS, Problem, Rationale
 from negdistill.inference.sample import sample
-from negdistill.runs.digests import digest_json
+from negdistill.runs.digests import digest_code, digest_json
+from negdistill.runs.files import remove
+from negdistill.runs.folder import MANIFEST, Manifest, RunFolder
+from negdistill.runs.processes import held, processes, resumed
 from negdistill.training.batching import Encoded, encode_prompts, pad_id
 from negdistill.training.dataset import TrainingSet
 from negdistill.training.fit import adapted, epoch_steps, fit
@@ -36,6 +39,8 @@ from negdistill.training.students import check_student, context_length
 if TYPE_CHECKING:
     from negdistill.training.students import Student
 
+ANSWERS, DRAWN = "answers.parquet", "drawn"
+
 
 def evaluate(
     student: Student,
@@ -47,6 +52,7 @@ def evaluate(
     rule: Rule = "exact",
     preset: str = "fixed",
     prefix: str = "",
+    out_dir: str | Path | None = None,
 ) -> pd.DataFrame:
     """Answer each problem greedily and grade it: problem_id, subject, level, text, answer, correct.
 
@@ -56,6 +62,7 @@ def evaluate(
     extract, rule   rules of `answers.grade`
     preset          name in `prompts.PRESETS`, the one of training
     prefix          text before every prompt, as `Fit.prefix`
+    out_dir         folder that keeps what was answered, so that a killed run goes on, as that of `sample`
 
     Rows are in the order of the problems. An answer ends with the end-of-text token, or where it goes on to a
     next problem. frame.attrs holds seconds, tokens (generated) and prompt_tokens.
@@ -73,6 +80,7 @@ def evaluate(
         max_new_tokens=max_new_tokens,
         view=view,
         batch_size=batch_size,
+        out_dir=out_dir,
         progress=False,
     )
     seconds = time.perf_counter() - start
@@ -145,18 +153,61 @@ def likelihoods(student: Student, data: TrainingSet, preset: str = "fixed", pref
 
 
 def predictions(
-    student: Student, fits: Iterable[Fit], problems: Sequence[Problem], **options: object
+    student: Student,
+    fits: Iterable[Fit],
+    problems: Sequence[Problem],
+    out_dir: str | Path | None = None,
+    **options: object,
 ) -> pd.DataFrame:
     """`evaluate` each fit, with `Fit.columns()` added: the frame of `tables.method_table` and its neighbours.
 
+    out_dir  folder that keeps the answers, below it a folder for each fit, set of problems and options; what
+             is there is not answered again
     options  of `evaluate`: batch_size, max_new_tokens, extract, rule
     """
     frames = []
     for one in fits:
-        with adapted(student, one) as trained:
-            frame = evaluate(trained, problems, preset=one.preset, prefix=one.prefix, **options)
+        frame = (
+            _answers(student, one, problems, options)
+            if out_dir is None
+            else _kept(student, one, problems, options, Path(out_dir))
+        )
         frames.append(frame.assign(**one.columns()))
     return pd.concat(frames, ignore_index=True)
+
+
+def _answers(
+    student: Student, one: Fit, problems: Sequence[Problem], options: Mapping[str, object]
+) -> pd.DataFrame:
+    with adapted(student, one) as trained:
+        return evaluate(trained, problems, preset=one.preset, prefix=one.prefix, **options)
+
+
+def _kept(
+    student: Student, one: Fit, problems: Sequence[Problem], options: Mapping[str, object], out_dir: Path
+) -> pd.DataFrame:
+    """The answers of a fit from their folder, or given and kept there."""
+    inputs = {
+        "fit": RunFolder.open(one.folder).manifest.key,
+        "problems": digest_json([asdict(problem) for problem in problems]),
+        "code": digest_code(__name__),
+    }
+    manifest = Manifest(inputs=inputs, parameters={name: _plain(value) for name, value in options.items()})
+    folder = out_dir / f"answers-{manifest.key[:12]}"
+    with held(folder):
+        there = (folder / MANIFEST).is_file() and ANSWERS in RunFolder.open(folder).manifest.artifacts
+        processes().wait_for_everyone()  # all have looked before one writes
+        if there:
+            frame = pd.read_parquet(RunFolder.open(folder).path(ANSWERS))
+            answers = frame["answer"].astype(object)
+            return frame.assign(answer=answers.where(answers.notna(), None))  # as `evaluate` has it
+        run = resumed(folder, manifest)
+        frame = _answers(student, one, problems, options | {"out_dir": folder / DRAWN})
+        if processes().is_main_process:
+            with run.create(ANSWERS) as path:
+                frame.to_parquet(path, index=False)
+            remove(folder / DRAWN)
+    return frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +235,7 @@ class Follow:
     def key(self) -> str:
         """Digest of all that decides the result."""
         sets = {name: [asdict(problem) for problem in problems] for name, problems in self.sets.items()}
-        options = {name: _named(value) if callable(value) else value for name, value in self.options.items()}
+        options = {name: _plain(value) for name, value in self.options.items()}
         held = [] if self.held is None else [asdict(self.held)]
         return digest_json([sets, self.every, self.last, options, *held])
 
@@ -237,8 +288,9 @@ def fit_followed(
     return fit(method, student, data, config, out_dir, on_epoch=follow, start=start)
 
 
-def _named(function: Callable) -> str:
-    return f"{function.__module__}:{function.__qualname__}"
+def _plain(value: object) -> object:
+    """An option as JSON has it: of a function its name."""
+    return f"{value.__module__}:{value.__qualname__}" if callable(value) else value
 
 
 def _graded(problems: Sequence[Problem], texts: Sequence[str], extract: str, rule: Rule) -> pd.DataFrame:

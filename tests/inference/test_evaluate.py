@@ -1,6 +1,7 @@
 """Greedy answers against a loop without cache or batches."""
 
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -12,6 +13,9 @@ from negdistill.data import arithmetic
 from negdistill.data.prompts import format_prompt
 from negdistill.data.records import Problem, Rationale
 from negdistill.data.tasks import load_task
+from negdistill.inference import evaluate as evaluate_module
+from negdistill.inference import sample as sample_module
+from negdistill.inference.engine import Engine
 from negdistill.inference.evaluate import (
     Follow,
     evaluate,
@@ -231,6 +235,48 @@ CONFIG = settings(epochs=2, batch_size=8, progress=False, shots=1, unit_dim=4)
 @pytest.fixture(scope="module")
 def data():
     return training_set(DATA_PROBLEMS, arithmetic.teach(DATA_PROBLEMS, n=4))
+
+
+def test_answers_are_kept_and_not_given_twice(student, data, tmp_path, monkeypatch):
+    one = fit("CoT KD", student, data, CONFIG, tmp_path / "fits")
+    asked = partial(predictions, student, [one])
+    frame = asked(PROBLEMS, max_new_tokens=6)
+    kept = asked(PROBLEMS, tmp_path / "answers", max_new_tokens=6)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate_module, "evaluate", None)  # nothing is answered any more
+        again = asked(PROBLEMS, tmp_path / "answers", max_new_tokens=6)
+    for other in (kept, again):
+        pd.testing.assert_frame_equal(other, frame, check_dtype=False)
+    (folder,) = (tmp_path / "answers").iterdir()
+    assert sorted(path.name for path in folder.glob("[!.]*")) == ["answers.parquet", "manifest.json"]
+    for problems, options in ((PROBLEMS[:2], {"max_new_tokens": 6}), (PROBLEMS, {"max_new_tokens": 5})):
+        asked(problems, tmp_path / "answers", **options)
+    assert len(list((tmp_path / "answers").iterdir())) == 3
+    (folder / "answers.parquet").write_bytes(b"other")
+    with pytest.raises(
+        ValueError, match=f"{folder.name}/answers.parquet is not as manifest.json recorded it"
+    ):
+        asked(PROBLEMS, tmp_path / "answers", max_new_tokens=6)
+
+
+def test_answers_go_on_after_a_kill(student, data, tmp_path, monkeypatch):
+    one = fit("CoT KD", student, data, CONFIG, tmp_path / "fits")
+    options = {"max_new_tokens": 6, "batch_size": 2}
+    run, waves = Engine.run, []
+
+    def killed(self, *given):
+        waves.append(given)
+        if len(waves) == 2:
+            raise KeyboardInterrupt
+        return run(self, *given)
+
+    monkeypatch.setattr(Engine, "run", killed)
+    monkeypatch.setattr(sample_module, "WAVE", 1)
+    with pytest.raises(KeyboardInterrupt):
+        predictions(student, [one], PROBLEMS, tmp_path / "answers", **options)
+    frame = predictions(student, [one], PROBLEMS, tmp_path / "answers", **options)
+    assert len(waves) == 1 + len(PROBLEMS) // 2  # the one that was killed is answered again, the first is not
+    pd.testing.assert_frame_equal(frame, predictions(student, [one], PROBLEMS, **options), check_dtype=False)
 
 
 def test_predictions_of_fits_and_along_a_path(student, data, tmp_path):
