@@ -111,6 +111,7 @@ def answered(tmp_path_factory) -> Path:
     rivals += [row.name for row in METHODS.values() if row.origin == "rival"]
     trained = ["Fine-tune", "CoT KD", "MIX", "CL", "NT", "UL", "NAT", "NCE"]
     places = ["test", "longer", "reworded"]
+    real = [*trained, "KD", "Label prefix", "Negatives first", "NAT, empty branch", "CoT KD, longer"]
     of = {
         "methods": [
             *(rows(taught, teacher=t, budget="equal steps", questions=70) for t in ("weak", "strong")),
@@ -136,6 +137,11 @@ def answered(tmp_path_factory) -> Path:
             rows([f"CoT KD, continued, {rule}" for rule in ("SC", "likelihood ratio")], budget="vote of 16"),
         ],
         "ablations": [rows(["CoT KD", "NAT"], variant=name) for name in ("as it is", "rank 2")],
+        "real": [
+            rows(real, set="test"),
+            *(rows(["CoT KD", "NAT"], set=place) for place in ("asdiv", "svamp")),
+            rows([f"CoT KD, {rule}" for rule in ("SC", "WS", "ASC")], set="vote"),
+        ],
     }
     for name, parts in of.items():
         path = folder / f"chapter_{name}.parquet"

@@ -19,7 +19,7 @@ import pandas as pd
 from pyarrow import parquet
 
 from negdistill.bookmaking.agreement import kappa, kappa_difference
-from negdistill.bookmaking.claims_plan import Comparison, Plan
+from negdistill.bookmaking.claims_plan import REAL, Comparison, Plan
 from negdistill.bookmaking.tables import with_shifted
 from negdistill.runs.digests import digest_file
 from negdistill.stats import VERDICTS, Difference, bootstrap_accuracy, overlap, paired, verdict
@@ -135,7 +135,8 @@ def _judged(folder: str | Path, plan: Plan, of: Comparison) -> dict[str, object]
         return row
     one, other = pair(folder, of)
     baseline = bootstrap_accuracy(other)
-    state = NOT_ASKED if baseline.low < plan.floor else SMALL if of.chapter in plan.waiting else ""
+    floor = plan.real_floor if of.chapter == REAL else plan.floor
+    state = NOT_ASKED if baseline.low < floor else SMALL if of.chapter in plan.waiting else ""
     return row | paired(one, other)._asdict() | {"state": state, "baseline": baseline.value}
 
 
@@ -176,7 +177,7 @@ def judge(folder: str | Path, plan: Plan) -> pd.DataFrame:
               SMALL where the chapter has not been run at its size
     value     a fraction, with its interval; sign says on which side of zero the claim expects it
     baseline  accuracy of what is subtracted
-    holm      p of what decides, corrected for all deciding comparisons that were asked
+    holm      p of what decides, corrected for all comparisons that were asked of the same student
     """
     rows = []
     for claim in plan.claims:
@@ -186,9 +187,9 @@ def judge(folder: str | Path, plan: Plan) -> pd.DataFrame:
             found += [{"role": role, **_judged(folder, plan, of)} for of in several]
         rows += [{"claim": claim.number, **row} for row in found]
     frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
-    asked = (frame["role"] == "decides") & (frame["state"] == "")
-    frame["holm"] = holm(frame["p"].where(asked).astype(float))
-    return frame
+    asked = frame["p"].where(frame["state"] == "").astype(float)
+    corrected = [holm(asked.where(frame["role"] == role)) for role in ("decides", "real")]
+    return frame.assign(holm=corrected[0].fillna(corrected[1]))
 
 
 def holm(p: pd.Series) -> pd.Series:
@@ -220,6 +221,7 @@ def claim_verdict(rows: pd.DataFrame, role: str = "decides") -> str:
 
 def too_wide(judged: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """Rows that decide a claim with an interval wider than the plan allows, and no reason in it."""
-    asked = judged[(judged["role"] == "decides") & (judged["state"] == "") & judged["baseline"].notna()]
+    asked = judged[(judged["state"] == "") & judged["baseline"].notna()]
+    most = asked["role"].map({"decides": plan.half_width, "real": plan.real_half_width})
     half = (asked["high"] - asked["low"]) / 2
-    return asked[(half > plan.half_width) & (asked["wider"] == "")]
+    return asked[(half > most) & (asked["wider"] == "")]

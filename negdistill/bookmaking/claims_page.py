@@ -21,6 +21,7 @@ from negdistill.bookmaking.tables import percent, published_methods, published_s
 from negdistill.stats import VERDICTS, verdict
 
 NO_NUMBER = "not available to us"
+DECIDES = ("decides", "real")  # roles of what decides, with the embedded and with the real student
 BADGES = dict(zip(VERDICTS, ("success", "danger", "info", "secondary"), strict=True))
 
 
@@ -61,10 +62,10 @@ def _published_of(of: Comparison) -> float | None:
 
 def figure_of(claim: Claim, rows: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, Figure] | None:
     """The numbers of what decides a claim and their figure; None where nothing of it is there."""
-    there = rows[(rows["role"] == "decides") & (rows["state"] != NOT_RUN)]
+    there = rows[rows["role"].isin(DECIDES) & (rows["state"] != NOT_RUN)]
     if there.empty:
         return None
-    known = {of.label: _published_of(of) for of in claim.decided_by}
+    known = {of.label: _published_of(of) for of in (*claim.decided_by, *claim.real)}
     shown = there[["label", "value", "low", "high"]].assign(
         small=there["state"] == SMALL, published=there["label"].map(known).astype(float)
     )
@@ -102,7 +103,7 @@ def _table(rows: pd.DataFrame) -> Iterator[str]:
     for row in rows.itertuples():
         number, says = _said(row)
         ps = ("" if pd.isna(p) else f"{p:.4f}" for p in (row.p, row.holm))
-        bold = f"**{row.label}**" if row.role == "decides" else row.label
+        bold = f"**{row.label}**" if row.role in DECIDES else row.label
         yield f"| {bold} | {number} | {says} | {' | '.join(ps)} |"
 
 
@@ -134,7 +135,7 @@ def cards(judged: pd.DataFrame, plan: Plan) -> str:
     texts = []
     for claim in plan.claims:
         rows = judged[judged["claim"] == claim.number]
-        there = (rows["role"] == "decides") & (rows["state"] != NOT_RUN)
+        there = rows["role"].isin(DECIDES) & (rows["state"] != NOT_RUN)
         texts.append(card(claim, rows, bool(there.any())))
     return "\n\n".join(texts)
 
@@ -159,7 +160,7 @@ def plan_page(root: Path) -> str:
     plan = read_plan(root / "book" / "plan.yml")
     sizes = yaml.safe_load((root / "notebooks" / "profiles" / "book.yml").read_text("utf-8"))
     claims = [
-        f"**{one.number}. {one.says}**\n: Decided by: {_asked(one.decided_by)}"
+        f"**{one.number}. {one.says}**\n: Decided by: {_asked(one.decided_by + one.real)}"
         + (
             f" the overlap of solved sets in chapter *{one.overlap}*, corrected for chance"
             if one.overlap

@@ -16,6 +16,7 @@ from negdistill.checks import check_choice
 
 TEACHERS = {"weak": "GPT-3.5", "strong": "GPT-4"}  # of the embedded benchmark, and whose level they have
 CHAPTERS = ("negative", "methods", "nce", "votes", "shifted", "ablations", "rivals", "real")
+REAL = "real"  # the chapter with the real student
 METHODS = "methods"  # the chapter with two teachers, several budgets and numbers of questions
 KEYS = ("chapter", "teachers", "budget", "set", "students", "one", "other", "sign", "wider")
 
@@ -59,7 +60,7 @@ class Claim(NamedTuple):
 class Plan(NamedTuple):
     """All of book/plan.yml.
 
-    margin, floor, half_width  fractions
+    margin, floor, half_width  fractions; real_floor and real_half_width those of the real student
     uses     comparisons by what wrong answers are used for
     waiting  chapters whose committed run is smaller than planned, and how small
     """
@@ -67,6 +68,8 @@ class Plan(NamedTuple):
     margin: float
     floor: float
     half_width: float
+    real_floor: float
+    real_half_width: float
     claims: tuple[Claim, ...]
     uses: Mapping[str, tuple[Comparison, ...]]
     waiting: Mapping[str, str]
@@ -93,6 +96,7 @@ def comparisons(said: Mapping[str, object], where: str = "plan") -> tuple[Compar
     if students and len(students) == 1:
         label = f"{students[0]}: {label}"
     label += f", {budget}" if budget else ""
+    label = f"real: {label}" if said["chapter"] == REAL else label
     rest = (*pair, said.get("sign", 1), said.get("wider", ""))
     if said.get("teachers") != "both":
         return (Comparison(label, said["chapter"], chosen, *rest),)
@@ -128,6 +132,6 @@ def read_plan(path: str | Path) -> Plan:
             )
         )
     uses = {use: comparisons(line, f"{path}: {use}") for use, line in said["uses"].items()}
-    numbers = (said["verdict"][name] for name in ("margin", "floor", "half_width"))
+    numbers = (said["verdict"][name] for name in Plan._fields[:5])
     rest = (said["waiting"], said["pilot"], tuple(said["changes"]))
     return Plan(*numbers, tuple(claims), uses, *rest)

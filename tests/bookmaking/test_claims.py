@@ -163,15 +163,23 @@ def test_holm_by_hand():
 
 def test_only_what_decides_and_was_asked_is_corrected(judged):
     corrected = judged["holm"].notna()
-    assert (corrected == (judged["role"] == "decides")).all()
+    assert (corrected == judged["role"].isin(["decides", "real"])).all()
     assert (judged["holm"] >= judged["p"])[corrected].all()
+    for role in ("decides", "real"):  # each student for itself
+        part = judged[judged["role"] == role]
+        assert part["holm"].tolist() == holm(part["p"].astype(float)).tolist()
 
 
 def test_a_baseline_at_the_floor_is_not_asked(answered):
-    found = judge(answered, PLAN._replace(floor=0.99))
-    assert set(found[found["claim"] == 5]["state"]) == {NOT_ASKED}
-    assert found["holm"].notna().sum() == 1  # the overlap, which has no baseline
+    found, real = judge(answered, PLAN._replace(floor=0.99)), judge(answered, PLAN._replace(real_floor=0.99))
+    for frame, role in ((found, "decides"), (real, "real")):
+        part = frame[(frame["claim"] == 5) & (frame["role"] == role)]
+        assert set(part["state"]) == {NOT_ASKED}
+        others = frame[(frame["claim"] == 5) & (frame["role"] != role) & (frame["role"] != "control")]
+        assert set(others["state"]) == {""}
+    assert found[found["role"] == "decides"]["holm"].notna().sum() == 1  # the overlap, which has no baseline
     small = judge(answered, PLAN._replace(waiting={"nce": "few seeds"}))
+    small = small[small["role"] != "real"]
     assert set(small[small["claim"] == 5]["state"]) == {SMALL}
     assert claim_verdict(small[small["claim"] == 5]) == NOT_RUN
 
@@ -181,7 +189,8 @@ def test_what_is_missing_stays_and_says_so(answered, tmp_path):
         shutil.copy(path, tmp_path)
     found = judge(tmp_path, PLAN)
     assert (found[found["claim"] == 5]["state"] == NOT_RUN).all()
-    assert (found[found["claim"] == 4]["state"] == "").all()
+    of = found[found["claim"] == 4]
+    assert ((of["state"] == NOT_RUN) == (of["role"] == "real")).all()
     with pytest.raises(FileNotFoundError, match="no predictions 'nce' in .* written with the executed"):
         predictions(tmp_path, "nce")
     of = Comparison("", "methods", {}, ("NCE",), ("GKD",))
@@ -192,16 +201,17 @@ def test_what_is_missing_stays_and_says_so(answered, tmp_path):
 def test_a_wide_interval_needs_a_reason(judged):
     wide = too_wide(judged, PLAN)
     half = (judged["high"] - judged["low"]) / 2
-    asked = (judged["role"] == "decides") & judged["baseline"].notna()
-    assert set(wide["label"]) == set(judged[asked & (half > PLAN.half_width)]["label"]) != set()
+    limits = judged["role"].map({"decides": PLAN.half_width, "real": PLAN.real_half_width})
+    expected = judged[judged["baseline"].notna() & (half > limits) & (judged["wider"] == "")]
+    assert set(wide["label"]) == set(expected["label"]) and set(expected["role"]) == {"decides", "real"}
     assert too_wide(judged.assign(wider="few seeds"), PLAN).empty
-    assert too_wide(judged, PLAN._replace(half_width=1)).empty
+    assert too_wide(judged, PLAN._replace(half_width=1, real_half_width=1)).empty
 
 
 def test_every_method_of_a_claim_is_a_row_of_the_table_of_methods():
     rules = ("SC", "WS", "WS per token", "ASC", "longer", "likelihood ratio")
     for claim in PLAN.claims:
-        for of in (*claim.decided_by, *claim.controls):
+        for of in (*claim.decided_by, *claim.controls, *claim.real):
             for method in (*of.one, *of.other):
                 name, _, rule = method.rpartition(", ")
                 assert method in METHODS or (rule in rules and name in METHODS), method

@@ -85,7 +85,7 @@ def test_refresh_writes_a_table_two_figures_and_a_file_for_every_chapter(answere
     assert digest(used) != digest(used.assign(difference=0.5))
     assert (book / "_static" / "claim_02.png").is_file()
     names = sorted(path.name for path in (book / "tables").iterdir())
-    kinds = ("ablations", "methods", "nce", "negative", "rivals", "shifted", "votes")
+    kinds = ("ablations", "methods", "nce", "negative", "real", "rivals", "shifted", "votes")
     assert names == [*(f"chapter_{kind}.csv" for kind in kinds), "conditions.csv"]
 
     (book / "claims.md").write_text("# Claims\n")
