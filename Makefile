@@ -15,11 +15,12 @@ export NEGDISTILL_DATA ?= $(abspath ../shared/data)
 endif
 
 .NOTPARALLEL:
-.PHONY: help env book html test lint clean
+.PHONY: help env book real html test lint clean
 
 help:
 	@echo "make env     install the package and everything in constraints.txt into .venv"
 	@echo "make book    env, run all notebooks at quick scale, render them in _build/quick/html"
+	@echo "make real    env, run the chapter of the real student on the paper's data: a night, then it goes on"
 	@echo "make html    env, render the committed results in _build/html"
 	@echo "make test    env, lint, run the tests, compare committed notebooks with a fresh run"
 	@echo "make lint    env, check the style of code and notebooks"
@@ -42,6 +43,13 @@ env:
 book: env
 	$(PY) -m negdistill run --profile quick
 	$(PY) -m negdistill render --profile quick
+	$(DONE)
+
+real: env
+	$(PY) -m negdistill student get smollm2-135m
+	test -n "$$NEGDISTILL_DATA" || $(PY) -m negdistill data get
+	$(PY) -m negdistill run --profile real --only 11
+	$(PY) -m negdistill render --profile real
 	$(DONE)
 
 html: env

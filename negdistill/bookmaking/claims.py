@@ -222,6 +222,6 @@ def claim_verdict(rows: pd.DataFrame, role: str = "decides") -> str:
 def too_wide(judged: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """Rows that decide a claim with an interval wider than the plan allows, and no reason in it."""
     asked = judged[(judged["state"] == "") & judged["baseline"].notna()]
-    most = asked["role"].map({"decides": plan.half_width, "real": plan.real_half_width})
+    most = asked["role"].map({"decides": plan.half_width, "real": plan.real_half_width}).astype(float)
     half = (asked["high"] - asked["low"]) / 2
     return asked[(half > most) & (asked["wider"] == "")]

@@ -2,8 +2,7 @@
 
     problem  --prompt-->  the most probable token, again and again  --grade-->  right | wrong
 
-`evaluate` answers a list of problems, `predictions` does so for every fitted row and seed, which is what
-`tables` reads, and `Follow` does so along a path of training: fit(..., on_epoch=Follow({"valid": valid})).
+`evaluate` answers problems, `predictions` for every fitted row and seed, `Follow` along a path of training.
 """
 
 from __future__ import annotations
@@ -62,13 +61,10 @@ def evaluate(
     extract, rule   rules of `answers.grade`
     preset          name in `prompts.PRESETS`, the one of training
     prefix          text before every prompt, as `Fit.prefix`
-    out_dir         folder that keeps what was answered, so that a killed run goes on, as that of `sample`
-
+    out_dir         folder that keeps what was answered, as that of `sample`
     Rows are in the order of the problems. An answer ends with the end-of-text token, or where it goes on to a
-    next problem. frame.attrs holds seconds, tokens (generated) and prompt_tokens.
-
-    ValueError for no problem, two with one id, a question that leaves no room in the context, a view of a
-    model without NAT, and a view that was never trained. TypeError for an argument of another type.
+    next problem. frame.attrs: seconds, tokens (generated), prompt_tokens. TypeError for another type.
+    ValueError for no problem, two with one id, a question without room, a view that is absent or untrained.
     """
     check_student(student)
     check_type("prefix", prefix, str, "a text")
@@ -116,8 +112,7 @@ def rationale_log_probs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """l, the log-probability of each rationale under the student, and its tokens, (n,) each, in their order.
 
-    The end of text counts where the preset has one; what does not fit is cut off. ValueError for a
-    rationale of no problem.
+    The end of text counts if the preset has one; what does not fit is cut. ValueError for one of no problem.
     """
     rules, tokenizer = PRESETS[preset], student.tokenizer
     context = context_length(student.model, student.tokenizer)
@@ -140,8 +135,7 @@ def rationale_log_probs(
 
 
 def likelihoods(student: Student, data: TrainingSet, preset: str = "fixed", prefix: str = "") -> pd.DataFrame:
-    """Mean log-probability per token of the rationales of each question: problem_id, log_prob_right and
-    log_prob_wrong, NaN where a question has none of a side."""
+    """Mean log-probability of a token by question: problem_id, log_prob_right, log_prob_wrong, or NaN."""
     columns = {}
     for side, said in (("right", data.positives), ("wrong", data.negatives)):
         summed, tokens = rationale_log_probs(student, data.problems, said, preset, prefix)
@@ -161,8 +155,7 @@ def predictions(
 ) -> pd.DataFrame:
     """`evaluate` each fit, with `Fit.columns()` added: the frame of `tables.method_table` and its neighbours.
 
-    out_dir  folder that keeps the answers, below it a folder for each fit, set of problems and options; what
-             is there is not answered again
+    out_dir  folder that keeps the answers, below it one for each fit, set of problems and options
     options  of `evaluate`: batch_size, max_new_tokens, extract, rule
     """
     frames = []
@@ -213,7 +206,6 @@ def _kept(
 @dataclass(frozen=True, slots=True)
 class Follow:
     """An on_epoch for `fit.fit`: evaluate the student along its training.
-
     sets     problems by the name of their split; `tables.best_point` looks for "valid" and "test"
     every    epochs between evaluations
     options  of `evaluate`
@@ -269,7 +261,6 @@ def fit_followed(
 
     sets, options, held  of `Follow`; the method's prefix joins the options
     start                of `fit`
-
     A method without a training of its own is fitted and not followed. ValueError where max_steps is not set;
     else as `fit`.
     """

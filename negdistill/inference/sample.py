@@ -73,10 +73,8 @@ def sample(
     max_new_tokens  longest answer, shorter where the context ends; a long-rope model must not get that far
     view            view of a model with NAT, by default "nat"
     batch_size      rows computed together, by default what the memory holds, at most MOST_ROWS
-    out_dir         folder that keeps what was drawn, which all processes see. A run that was killed continues
-                    there, with the same batch_size on one CPU thread to the same samples.jsonl, bit for bit;
-                    another run that draws there is waited for
-
+    out_dir         folder that keeps what was drawn, which all processes see; another run there is waited
+                    for. What was killed goes on, with one batch_size and CPU thread to the same bits
     TypeError for another type. ValueError for no prompt, one without tokens or room in the context, a number
     out of its range, a view that is not there or untrained, a model of other state, another run's folder.
     """

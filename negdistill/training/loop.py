@@ -92,15 +92,13 @@ def train(
 
     examples    texts, or rows of tokens; preset, a name in `prompts.PRESETS`, says how text becomes tokens
     objective   name in `objectives.OBJECTIVES`, or a function such as those
-    out_dir     folder of the checkpoint; where it holds one of the same run, training continues from there;
-                another process that trains there is waited for
+    out_dir     folder of the checkpoint of this run, where training goes on; another one there is waited for
     on_epoch    called with (epochs done, model) after each epoch and at the end; its numbers become columns
     teacher     what joins a batch: what "distillation" learns from, or a reference
     order       the batches of an epoch, in place of `batching.batches`
     per         "target" or "row": what the objective sums over, and its mean is taken over
     together    rows that stand together in a batch and that no two processes may share, as the 2 of a pair
     memory      whether the batch carries `memory` (B,), what the objective left of these rows, NaN at first
-
     Returns COLUMNS, a row per step: step and epoch from 1, mean loss and grad_norm before the step, tokens
     without padding and seconds without on_epoch so far. ValueError for no examples, nothing to train, a
     question or warm-up that is too long, a teacher of other examples, another run's checkpoint.
