@@ -15,7 +15,7 @@ from negdistill.training.batching import real_text_tokenizer
 from negdistill.training.settings import settings
 
 SMALL = {
-    "questions": 40,  # with 8 rationales each
+    "questions": 16,  # with 8 rationales each
     "steps": 6,  # NAT has three of them, and its positive branch moves from the second on
     "batch_size": 4,
     "test_questions": 7,
@@ -26,7 +26,7 @@ SMALL = {
     "tries": 1,
     "points": 1,
     "path_epochs": 1,
-    "fewer_questions": [20],
+    "fewer_questions": [8],
     "methods": ["Fine-tune", "CoT KD", "MIX", "NAT", "NAT, empty branch"],
     "deciding": ["CoT KD", "NAT", "NAT, empty branch"],
     "rows": ["KD", "NCE"],
@@ -105,7 +105,7 @@ def test_one_gpu(student, clone, data_dir, monkeypatch):
     """Rationales that a teacher wrote to a file, here the solutions and the solutions of other questions."""
     monkeypatch.setenv("NEGDISTILL_DATA", str(data_dir))
     task, said = load_task("gsm8k"), []
-    for split, n in (("train", 40), ("valid", 3)):
+    for split, n in (("train", SMALL["questions"]), ("valid", 3)):
         problems = task.questions(split, n)
         for place, problem in enumerate(problems):
             texts = [problem.solution, problems[place - 1].solution]
