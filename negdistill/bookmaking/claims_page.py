@@ -180,7 +180,16 @@ def plan_page(root: Path) -> str:
         "\n".join(f"- {one['date']}: {one['what']} {one['why']}" for one in plan.changes) or "None so far."
     )
     parts = ["## Claims", "\n\n".join(claims), "## Sizes", "\n".join([head, *rows])]
-    parts += ["## Pilot", plan.pilot, "## Still to run", waiting, "## Changes since", changes]
+    parts += [
+        "## When, not only whether",
+        plan.sweeps,
+        "## Pilot",
+        plan.pilot,
+        "## Still to run",
+        waiting,
+        "## Changes since",
+        changes,
+    ]
     return "\n\n".join(parts)
 
 

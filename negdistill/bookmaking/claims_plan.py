@@ -62,6 +62,7 @@ class Plan(NamedTuple):
 
     margin, floor, half_width  fractions; real_floor and real_half_width those of the real student
     uses     comparisons by what wrong answers are used for
+    sweeps   how the conditions are moved, and what counts there
     waiting  chapters whose committed run is smaller than planned, and how small
     """
 
@@ -72,6 +73,7 @@ class Plan(NamedTuple):
     real_half_width: float
     claims: tuple[Claim, ...]
     uses: Mapping[str, tuple[Comparison, ...]]
+    sweeps: str
     waiting: Mapping[str, str]
     pilot: str
     changes: tuple[Mapping[str, object], ...]
@@ -133,5 +135,5 @@ def read_plan(path: str | Path) -> Plan:
         )
     uses = {use: comparisons(line, f"{path}: {use}") for use, line in said["uses"].items()}
     numbers = (said["verdict"][name] for name in Plan._fields[:5])
-    rest = (said["waiting"], said["pilot"], tuple(said["changes"]))
+    rest = (said["sweeps"], said["waiting"], said["pilot"], tuple(said["changes"]))
     return Plan(*numbers, tuple(claims), uses, *rest)

@@ -31,6 +31,7 @@ from negdistill.method.nce import calibration_beta, kd_weights
 from negdistill.method.rivals import preference, rationale_unlikelihood
 from negdistill.stats import Difference, verdict, wilson
 from negdistill.training.batching import Encoded, batches
+from negdistill.training.beginnings import words_shared
 from negdistill.training.method_table import trainings
 from negdistill.training.steps import TrainConfig, steps
 
@@ -124,6 +125,12 @@ def cut_short(answer: object, question: str, after: int) -> str:
     return _counts(answer, [len(told), told[after - 1].result])
 
 
+def right_words(answer: object, text: str, right: Sequence[str]) -> str:
+    """How many words a text begins with that one of the right ones begins with too."""
+    problem = Problem("one", "one", "1", "", "", None, "")
+    return _counts(answer, len(words_shared(problem, text, right).split()))
+
+
 # --- intervals and overlaps ---------------------------------------------------------------------------
 
 
@@ -167,6 +174,11 @@ def verdicts(answer: object, intervals: Sequence[tuple[float, float]]) -> str:
     """What each 95 % interval of a difference says, in the words of `stats.VERDICTS`: a text for each."""
     found = [verdict(Difference((low + high) / 2, low, high, 1.0)) for low, high in intervals]
     return _texts(answer, found)
+
+
+def chance_of_any(answer: object, level: float, tests: int) -> str:
+    """Chance that at least one of so many independent p-values falls below a level by luck."""
+    return _numbers(answer, 1 - (1 - level) ** tests)
 
 
 # --- NAT ----------------------------------------------------------------------------------------------

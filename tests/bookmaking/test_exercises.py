@@ -57,6 +57,8 @@ CASES = [
      [0.6, 1.0], [1.0, 0.6], "number 1 is 0.4 too large, number 2 is 0.4 too small"),
     (partial(ex.weights, betas=[0.1, 0.3, 0.8], modes=["mean", "inverse"]), [[0.9] * 3, [1.3, 0.8, 0.6]],
      [[0.9] * 3, [0.6, 0.8, 1.3]], "number 4 is 0.7 too small"),
+    (partial(ex.chance_of_any, level=0.1, tests=2), 0.19, 0.2, "0.01 too large"),
+    (partial(ex.right_words, text="a b c d", right=["a b x", "a b  c e", "b"]), 3, 4, "1 too large"),
     (partial(ex.dpo, gains=[(0, 0), (2, -3)]), [log(2), log(1 + exp(-0.5))], [0, 0.474], "0.693 too small"),
     (partial(ex.unlikelihood_slope, probabilities=[0.5, 0.2]), [1, 0.25], [1, 0.2], "0.05 too small"),
     (partial(ex.tally, answers=ANSWERS, scores=SCORES), [[3, 0.6], [2, 1.7]], [[2, 0.3], [2, 1.7]],
