@@ -306,7 +306,7 @@ def test_the_committed_outputs_are_complete_and_every_figure_has_caption_and_alt
 
 # --- results ------------------------------------------------------------------------------------------
 
-SEEDS = {"05": 5, "06": 5, "07": 5, "08": 5, "09": 3, "10": 1}  # at least
+SEEDS = {"05": 5, "06": 5, "07": 5, "08": 5, "09": 3, "10": 8, "11": 1, "12": 1}  # at least
 
 
 def test_every_number_of_the_claims_follows_from_the_committed_predictions():

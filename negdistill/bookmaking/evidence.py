@@ -29,6 +29,17 @@ from negdistill.stats import paired
 STEPS, BEST = "equal steps", "best point"
 BUDGETS = (STEPS, "as in the paper", BEST)
 EMPTY = "NAT, empty branch"
+KEYS = (
+    "teacher",
+    "student",
+    "variant",
+    "set",
+    "budget",
+    "questions",
+    "axis",
+    "at",
+    "check",
+)  # of predictions
 
 
 def uses(folder: str | Path, plan: Plan) -> pd.DataFrame:
@@ -96,9 +107,7 @@ def result_tables(folder: str | Path) -> dict[str, pd.DataFrame]:
         frame = predictions(folder, kind)
         if kind == "votes":
             frame = frame.assign(student=frame["method"].str.rpartition(", ")[0])
-        keys = [
-            name for name in ("teacher", "student", "variant", "set", "budget", "questions") if name in frame
-        ]
+        keys = [name for name in KEYS if name in frame]
         groups = frame.groupby(keys, sort=False) if keys else [((), frame)]
         parts = []
         for values, part in groups:
