@@ -28,6 +28,7 @@ from negdistill.training.method_table import COT, NEGATIVE
 PREDICTIONS = "predictions.parquet"
 AGAIN = "CoT KD, again"
 NOT_RUN, NOT_ASKED, SMALL = "not run yet", "not asked here", "smaller run"
+DECIDES = ("decides", "real")  # roles of what decides, with the embedded and with the real student
 COLUMNS = ["claim", "role", "label", "state", "value", "low", "high", "p", "sign", "baseline", "wider"]
 
 # --- predictions --------------------------------------------------------------------------------------
@@ -188,7 +189,7 @@ def judge(folder: str | Path, plan: Plan) -> pd.DataFrame:
         rows += [{"claim": claim.number, **row} for row in found]
     frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
     asked = frame["p"].where(frame["state"] == "").astype(float)
-    corrected = [holm(asked.where(frame["role"] == role)) for role in ("decides", "real")]
+    corrected = [holm(asked.where(frame["role"] == role)) for role in DECIDES]
     return frame.assign(holm=corrected[0].fillna(corrected[1]))
 
 
@@ -222,6 +223,7 @@ def claim_verdict(rows: pd.DataFrame, role: str = "decides") -> str:
 def too_wide(judged: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """Rows that decide a claim with an interval wider than the plan allows, and no reason in it."""
     asked = judged[(judged["state"] == "") & judged["baseline"].notna()]
-    most = asked["role"].map({"decides": plan.half_width, "real": plan.real_half_width}).astype(float)
+    limits = dict(zip(DECIDES, (plan.half_width, plan.real_half_width), strict=True))
+    most = asked["role"].map(limits).astype(float)
     half = (asked["high"] - asked["low"]) / 2
     return asked[(half > most) & (asked["wider"] == "")]

@@ -14,14 +14,13 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from negdistill.bookmaking.claims import NOT_ASKED, NOT_RUN, SMALL, claim_verdict
+from negdistill.bookmaking.claims import DECIDES, NOT_ASKED, NOT_RUN, SMALL, claim_verdict
 from negdistill.bookmaking.claims_plan import TEACHERS, Claim, Comparison, Plan, read_plan
 from negdistill.bookmaking.plots_claims import forest
 from negdistill.bookmaking.tables import percent, published_methods, published_solved
 from negdistill.stats import VERDICTS, verdict
 
 NO_NUMBER = "not available to us"
-DECIDES = ("decides", "real")  # roles of what decides, with the embedded and with the real student
 BADGES = dict(zip(VERDICTS, ("success", "danger", "info", "secondary"), strict=True))
 
 

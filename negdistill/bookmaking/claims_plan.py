@@ -15,9 +15,9 @@ import yaml
 from negdistill.checks import check_choice
 
 TEACHERS = {"weak": "GPT-3.5", "strong": "GPT-4"}  # of the embedded benchmark, and whose level they have
-CHAPTERS = ("negative", "methods", "nce", "votes", "shifted", "ablations", "rivals", "real")
 REAL = "real"  # the chapter with the real student
 METHODS = "methods"  # the chapter with two teachers, several budgets and numbers of questions
+CHAPTERS = ("negative", METHODS, "nce", "votes", "shifted", "ablations", "rivals", REAL)
 KEYS = ("chapter", "teachers", "budget", "set", "students", "one", "other", "sign", "wider")
 
 
@@ -134,6 +134,6 @@ def read_plan(path: str | Path) -> Plan:
             )
         )
     uses = {use: comparisons(line, f"{path}: {use}") for use, line in said["uses"].items()}
-    numbers = (said["verdict"][name] for name in Plan._fields[:5])
-    rest = (said["sweeps"], said["waiting"], said["pilot"], tuple(said["changes"]))
-    return Plan(*numbers, tuple(claims), uses, *rest)
+    rest = {name: said[name] for name in ("sweeps", "waiting", "pilot")}
+    changes = tuple(said["changes"])
+    return Plan(**said["verdict"], **rest, claims=tuple(claims), uses=uses, changes=changes)

@@ -29,17 +29,8 @@ from negdistill.stats import paired
 STEPS, BEST = "equal steps", "best point"
 BUDGETS = (STEPS, "as in the paper", BEST)
 EMPTY = "NAT, empty branch"
-KEYS = (
-    "teacher",
-    "student",
-    "variant",
-    "set",
-    "budget",
-    "questions",
-    "axis",
-    "at",
-    "check",
-)  # of predictions
+# columns that tell a chapter's predictions apart, beside method, seed and question
+KEYS = ("teacher", "student", "variant", "set", "budget", "questions", "axis", "at", "check")
 
 
 def uses(folder: str | Path, plan: Plan) -> pd.DataFrame:

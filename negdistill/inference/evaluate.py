@@ -190,17 +190,17 @@ def _kept(
     with held(folder):
         there = (folder / MANIFEST).is_file() and ANSWERS in RunFolder.open(folder).manifest.artifacts
         processes().wait_for_everyone()  # all have looked before one writes
-        if there:
-            frame = pd.read_parquet(RunFolder.open(folder).path(ANSWERS))
-            answers = frame["answer"].astype(object)
-            return frame.assign(answer=answers.where(answers.notna(), None))  # as `evaluate` has it
-        run = resumed(folder, manifest)
-        frame = _answers(student, one, problems, options | {"out_dir": folder / DRAWN})
-        if processes().is_main_process:
-            with run.create(ANSWERS) as path:
-                frame.to_parquet(path, index=False)
-            remove(folder / DRAWN)
-    return frame
+        if not there:
+            run = resumed(folder, manifest)
+            frame = _answers(student, one, problems, options | {"out_dir": folder / DRAWN})
+            if processes().is_main_process:
+                with run.create(ANSWERS) as path:
+                    frame.to_parquet(path, index=False)
+                remove(folder / DRAWN)
+            processes().wait_for_everyone()
+    frame = pd.read_parquet(RunFolder.open(folder).path(ANSWERS))
+    answers = frame["answer"].astype(object)
+    return frame.assign(answer=answers.where(answers.notna(), None))  # as `evaluate` has it
 
 
 @dataclass(frozen=True, slots=True)
