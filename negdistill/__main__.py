@@ -18,7 +18,7 @@ def run(options: argparse.Namespace) -> None:
     if options.dry_run:
         jobs = planning.plan(planning.find_root(), options.profile, options.only, overrides)
         selected = planning.select([job.name for job in jobs], options.only)
-        at_once = pipeline.kernels_at_once(options.profile, jobs, options.jobs)
+        at_once = pipeline.kernels_at_once(options.profile, options.jobs)
         say(f"profile {options.profile}: what would be done; nothing is run")
         with pipeline.environment(pipeline.surroundings(options.profile, at_once)):
             from negdistill.bookmaking import estimate

@@ -31,7 +31,7 @@ from __future__ import annotations
 import csv
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,15 +103,19 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def kernels_at_once(profile: str, planned: Sequence[Job], jobs: int | None) -> int:
-    """How many kernels run at once: `jobs`; where that is None one a core, on a GPU and with a student that
-    needs all cores for itself one. Raises as `check_whole` for a number below 1."""
+def large(job: Job) -> bool:
+    """Whether the student of a notebook would take all cores for itself."""
+    return job.parameters.get("student", EMBEDDED) != EMBEDDED
+
+
+def kernels_at_once(profile: str, jobs: int | None) -> int:
+    """How many kernels run at once: `jobs`; where that is None one a core, on a GPU one. Raises as
+    `check_whole` for a number below 1."""
     if jobs is not None:
         check_whole("jobs", jobs, 1)
         return jobs
     gpu = machine()["gpu"] and profile != "smoke" and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
-    large = any(job.parameters.get("student", EMBEDDED) != EMBEDDED for job in planned)
-    return 1 if gpu or large else machine()["cores"]
+    return 1 if gpu else machine()["cores"]
 
 
 @contextmanager
@@ -162,7 +166,7 @@ def run(
     force      run those selected even where they are up to date
     overrides  parameters for those selected, over the profile's
     say        takes lines of progress
-    jobs       notebooks at once; None: see `kernels_at_once`
+    jobs       notebooks at once; None: see `kernels_at_once`, and one with a large student runs alone
     terminal   where a line for every notebook that runs is drawn; none where it is None
 
     Raises Failure where notebooks fail, once all those are done that need none of them. ValueError for an
@@ -175,20 +179,27 @@ def run(
     for job in reversed(planned):
         wanted |= set(job.needs) if job.name in wanted else set()
     planned = [job for job in planned if job.name in wanted]
-    at_once = kernels_at_once(profile, planned, jobs)
+    at_once = kernels_at_once(profile, jobs)
     with held(root / "_build" / profile, say):
         lines = Progress(say, terminal, seconds_before(root, profile, planned))
-        Run(root, profile, planned, selected if force else (), at_once, lines).all()
+        alone = {job.name for job in planned if large(job)} if jobs is None else set()
+        Run(root, profile, planned, selected if force else (), at_once, alone, lines).all()
 
 
 class Run:
-    """The notebooks of one call of `run`, some of them running."""
+    """The notebooks of one call of `run`, some of them running; those in `alone` only while no other does."""
 
     def __init__(
-        self, root: Path, profile: str, jobs: list[Job], forced: Sequence[str], at_once: int, lines: Progress
+        self,
+        root: Path,
+        profile: str,
+        jobs: list[Job],
+        forced: Sequence[str],
+        at_once: int,
+        alone: Collection[str],
+        lines: Progress,
     ) -> None:
-        self.lines, self.at_once, self.profile = lines, at_once, profile
-        self.values = surroundings(profile, at_once)
+        self.lines, self.at_once, self.alone, self.profile = lines, at_once, alone, profile
         self.shared = shared_inputs(root, profile)
         self.why = survey(jobs, self.shared, forced)
         self.todo = jobs
@@ -232,15 +243,22 @@ class Run:
     def _start(self, pool: ThreadPoolExecutor) -> None:
         """Start those that take longest."""
         self.ready.sort(key=lambda ready: -self.lines.likely.get(ready[0].name, float("inf")))
-        while self.ready and len(self.running) < self.at_once:
-            job, inputs, reasons = self.ready.pop(0)
+        while found := next((one for one in self.ready if self._fits(one[0])), None):
+            self.ready.remove(found)
+            job, inputs, reasons = found
             likely = f", about {self.lines.likely[job.name]:.0f} s" if job.name in self.lines.likely else ""
             self.lines.say(f"{job.name}: running ({', '.join(reasons)}){likely}")
             for folder in broken_runs(job.run_dir).keys() - {job.run_dir}:
                 remove(folder)  # whoever reads from it would stop there
             self.lines.at(job.name, "starting")
-            future = pool.submit(execute, job, inputs, self.values, self.kernels, self.lines.at)
+            values = surroundings(self.profile, 1 if job.name in self.alone else self.at_once)
+            future = pool.submit(execute, job, inputs, values, self.kernels, self.lines.at)
             self.running[future] = job
+
+    def _fits(self, job: Job) -> bool:
+        """Whether a notebook may start beside those that run."""
+        beside = {one.name for one in self.running.values()}
+        return not beside or len(beside) < self.at_once and not {job.name, *beside} & set(self.alone)
 
     def _collect(self) -> None:
         """Wait a second at most for one that ends."""

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -20,7 +19,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from negdistill.__main__ import main
 from negdistill.bookmaking import pipeline
 from negdistill.bookmaking.pipeline import run, status
-from negdistill.bookmaking.planning import Failure, plan
+from negdistill.bookmaking.planning import Failure
 from negdistill.runs.folder import Manifest, RunFolder
 
 ONE = ["00_one"]
@@ -338,18 +337,39 @@ def test_kernels_beside_others_have_one_thread_and_see_absolute_folders(root, mo
     assert text(executed(root, "00_one")) == f"{threads} {root / 'some/data'}\n"
 
 
-def test_cores_are_shared_and_a_student_that_needs_them_runs_alone(root, monkeypatch):
+def test_cores_are_shared(monkeypatch):
     monkeypatch.setattr(pipeline, "machine", lambda: {"cores": 6, "gpu": None})
     assert [pipeline.surroundings("quick", jobs)["NEGDISTILL_THREADS"] for jobs in (1, 2, 9)] == [
         "6",
         "3",
         "1",
     ]
-    planned = plan(root, "quick")
-    assert pipeline.kernels_at_once("quick", planned, None) == 6
-    assert pipeline.kernels_at_once("quick", planned, 4) == 4
-    large = replace(planned[0], parameters={"student": "smollm2-135m"})
-    assert pipeline.kernels_at_once("quick", [*planned, large], None) == 1
+    assert pipeline.kernels_at_once("quick", None) == 6
+    assert pipeline.kernels_at_once("quick", 4) == 4
+    monkeypatch.setattr(pipeline, "machine", lambda: {"cores": 6, "gpu": "a card"})
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert pipeline.kernels_at_once("quick", None) == 1
+
+
+@pytest.mark.parametrize("jobs", [None, 3])
+def test_a_student_that_needs_all_cores_runs_alone_unless_told_otherwise(root, monkeypatch, jobs):
+    """The others run side by side before and after it, on their share of the cores."""
+    monkeypatch.setattr(pipeline, "machine", lambda: {"cores": 3, "gpu": None})
+    sleep = "import os, time\nstart = time.time()\ntime.sleep(2)\n"
+    show = "print(start, time.time(), os.environ['NEGDISTILL_THREADS'])"
+    for number, student in enumerate(("embedded", "smollm2-135m", "embedded")):
+        path = root / "notebooks" / f"0{number}_{'abc'[number]}.ipynb"
+        nbformat.write(notebook("One", f"student = {student!r}", sleep + show), path)
+    runs(root, jobs=jobs)
+    names = ("00_a", "01_b", "02_c")
+    spans = {name: [float(part) for part in text(executed(root, name)).split()] for name in names}
+    together = {
+        pair: spans[pair[0]][0] < spans[pair[1]][1] and spans[pair[1]][0] < spans[pair[0]][1]
+        for pair in (("00_a", "01_b"), ("01_b", "02_c"), ("00_a", "02_c"))
+    }
+    beside = jobs is not None
+    assert together == {("00_a", "01_b"): beside, ("01_b", "02_c"): beside, ("00_a", "02_c"): True}
+    assert [spans[name][2] for name in names] == ([1, 1, 1] if beside else [1, 3, 1])
 
 
 def test_a_terminal_shows_where_each_notebook_is(root):
