@@ -41,16 +41,15 @@ SMALL = {
     "ranker_steps": 2,
     "changes": {"warmup_steps": 0, "gradient_accumulation_steps": 2, "unit_dim": 8},
 }
+EVERY = 50  # of the rationales, one makes the vocabulary: all give LLaMA's 32,000, and no test more
 
 
 @pytest.fixture(scope="module")
 def student(data_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("student")
     texts = [one.text for name in TDG for one in load_rationales(name, data_dir)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOKENIZERS_PARALLELISM", "true")  # as many threads as there are, for this minute's work
-        tokenizer = real_text_tokenizer(texts)
-    assert len(tokenizer) == 32_000
+    tokenizer = real_text_tokenizer(texts[::EVERY])
+    assert 8_000 < len(tokenizer) < 32_000
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     size = {"hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 1024}
     made = llama(tokenizer=tokenizer, initializer_range=0.3, **size, **ids)  # or gradients would vanish

@@ -34,6 +34,7 @@ from negdistill import PUBLIC
 from negdistill.bookmaking import reference, results
 from negdistill.bookmaking.claims_page import plan_page
 from negdistill.bookmaking.finishing import drop_bundles, launch_sources, name_toggles
+from negdistill.bookmaking.locks import held
 from negdistill.bookmaking.moved import MOVED, lead_on
 from negdistill.bookmaking.planning import Failure, executed_folder, notebooks, profiles
 from negdistill.checks import check_choice
@@ -259,9 +260,17 @@ def refresh_costs(root: Path) -> Path:
 
 
 def render(root: Path, profile: str, say: Callable[[str], None] = lambda line: None) -> Path:
-    """Render the pages of a profile and return their folder; Failure where the render warns."""
+    """Render the pages of a profile and return their folder; Failure where the render warns.
+
+    Waits while another process renders them, and takes its pages where nothing changed since.
+    """
     check_choice("profile", profile, profiles(root))
     build = root / "_build" if profile == "book" else root / "_build" / profile
+    with held(build / "pages", f"the pages of profile {profile} are", say):
+        return _rendered(root, profile, build, say)
+
+
+def _rendered(root: Path, profile: str, build: Path, say: Callable[[str], None]) -> Path:
     source, html, work, stamp = (build / name for name in ("src", "html", "render", "html.sha256"))
     stage(root, profile, source)
     digest = digest_json([digest_tree(source), digest_file(root / "constraints.txt"), dict(MOVED)])

@@ -30,17 +30,15 @@ from __future__ import annotations
 
 import csv
 import os
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from filelock import FileLock, Timeout
-
 from negdistill.bookmaking.damage import MISSING, broken_runs
 from negdistill.bookmaking.execution import Kernels, execute, publish
+from negdistill.bookmaking.locks import held
 from negdistill.bookmaking.planning import (
     FORCED,
     Failure,
@@ -118,25 +116,6 @@ def kernels_at_once(profile: str, jobs: int | None) -> int:
     return 1 if gpu else machine()["cores"]
 
 
-@contextmanager
-def held(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """The lock of a profile; who comes second says who holds it, and waits."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(folder / ".lock"), folder / ".holder"
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        who = holder.read_text("utf-8") if holder.is_file() else "another process"
-        say(f"profile {folder.name} is being run by {who}; waiting for it to end")
-        lock.acquire()
-    try:
-        holder.write_text(f"process {os.getpid()} since {time.strftime('%H:%M')}", "utf-8")
-        yield
-    finally:
-        remove(holder)
-        lock.release()
-
-
 def seconds_before(root: Path, profile: str, jobs: Sequence[Job]) -> dict[str, float]:
     """How long each notebook took the last time, here or for book/costs.csv, where that is known."""
     path = root / "book" / "costs.csv"
@@ -180,7 +159,7 @@ def run(
         wanted |= set(job.needs) if job.name in wanted else set()
     planned = [job for job in planned if job.name in wanted]
     at_once = kernels_at_once(profile, jobs)
-    with held(root / "_build" / profile, say):
+    with held(root / "_build" / profile, f"profile {profile} is", say):
         lines = Progress(say, terminal, seconds_before(root, profile, planned))
         alone = {job.name for job in planned if large(job)} if jobs is None else set()
         Run(root, profile, planned, selected if force else (), at_once, alone, lines).all()

@@ -525,7 +525,7 @@ def test_who_comes_second_waits_and_takes_the_result(root):
     wait_for(root / "notebooks" / "began", first)
     second = command(root, "run")
     said = second.stdout.readline()
-    assert said.startswith(f"profile quick is being run by process {first.pid} since ")
+    assert said.startswith(f"profile quick is being made by process {first.pid} since ")
     assert said.endswith("; waiting for it to end\n")
     (root / "notebooks" / "go").touch()
     assert "01_two: done in" in first.communicate(timeout=60)[0]

@@ -1,0 +1,42 @@
+"""Locks: one at a time, and a word for who waits."""
+
+import os
+import re
+from threading import Thread
+
+from negdistill.bookmaking.locks import held
+
+
+def test_who_comes_second_is_told_and_waits(tmp_path):
+    said, order = [], []
+
+    def say(line):
+        said.append(line)
+        told.start()  # the first goes on once the second has said that it waits
+
+    def second():
+        with held(tmp_path / "pages", "the pages are", say):
+            order.append("second")
+
+    with held(tmp_path / "pages", "the pages are", said.append):
+        told, waiting = Thread(target=order.append, args=["first"]), Thread(target=second)
+        waiting.start()
+        while not said:
+            waiting.join(0.01)
+        told.join()
+    waiting.join(60)
+    assert order == ["first", "second"]
+    known = rf"the pages are being made by process {os.getpid()} since \d\d:\d\d; waiting for it to end"
+    assert re.fullmatch(known, said[0]) and len(said) == 1
+
+
+def test_an_error_gives_the_folder_free(tmp_path):
+    try:
+        with held(tmp_path, "this is", print):
+            raise KeyError
+    except KeyError:
+        pass
+    said = []
+    with held(tmp_path, "this is", said.append):
+        assert not said
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
