@@ -29,11 +29,13 @@ if hasattr(signal, "SIGHUP"):
 
 ROOT = Path(__file__).parents[1]
 SLOW = (  # what takes longest, by name of file, in the order of its start where tests run side by side
-    *("test_profiles.py", "05_baselines.ipynb", "test_site.py", "09_ablations.ipynb", "07_asc.ipynb"),
-    "test_access.py",
-    *("test_fit.py", "test_loop.py", "08_generalization.ipynb", "test_pipeline.py", "test_evaluate.py"),
+    *("test_profiles.py", "05_baselines.ipynb", "09_ablations.ipynb", "07_asc.ipynb", "test_fit.py"),
+    *("test_pipeline.py", "test_loop.py"),
+    *("test_site.py", "test_access.py"),  # by now the pages are rendered where that began with the tests
+    *("08_generalization.ipynb", "test_evaluate.py", "test_quiet.py", "test_processes.py"),
     *("06_nce.ipynb", "04_nat.ipynb", "02_student.ipynb", "03_negative_adapter.ipynb", "test_checkpoint.py"),
-    *("test_export.py", "test_answers.py", "test_generate.py", "test_sample.py", "test_processes.py"),
+    *("10_rivals.ipynb", "11_real_student.ipynb", "12_when.ipynb"),
+    *("test_export.py", "test_answers.py", "test_generate.py", "test_sample.py"),
 )
 
 
