@@ -137,7 +137,7 @@ def _judged(folder: str | Path, plan: Plan, of: Comparison) -> dict[str, object]
     one, other = pair(folder, of)
     baseline = bootstrap_accuracy(other)
     floor = plan.real_floor if of.chapter == REAL else plan.floor
-    state = NOT_ASKED if baseline.low < floor else SMALL if of.chapter in plan.waiting else ""
+    state = SMALL if of.chapter in plan.waiting else NOT_ASKED if baseline.low < floor else ""
     return row | paired(one, other)._asdict() | {"state": state, "baseline": baseline.value}
 
 
@@ -174,8 +174,8 @@ def judge(folder: str | Path, plan: Plan) -> pd.DataFrame:
     """All numbers of all claims, a row each, in COLUMNS, and holm.
 
     role      "decides"; "real", what decides with the real student; "control"; "ours", what is only shown
-    state     "", NOT_RUN where the predictions lack a side, NOT_ASKED where the baseline solves too little,
-              SMALL where the chapter has not been run at its size
+    state     "", NOT_RUN where the predictions lack a side, SMALL where the chapter waits for its size, else
+              NOT_ASKED where the baseline solves too little
     value     a fraction, with its interval; sign says on which side of zero the claim expects it
     baseline  accuracy of what is subtracted
     holm      p of what decides, corrected for all comparisons that were asked of the same student

@@ -66,7 +66,7 @@ def figure_of(claim: Claim, rows: pd.DataFrame, plan: Plan) -> tuple[pd.DataFram
         return None
     known = {of.label: _published_of(of) for of in (*claim.decided_by, *claim.real)}
     shown = there[["label", "value", "low", "high"]].assign(
-        small=there["state"] == SMALL, published=there["label"].map(known).astype(float)
+        series="", small=there["state"] == SMALL, published=there["label"].map(known).astype(float)
     )
     return shown, forest(shown, plan.margin)
 

@@ -133,7 +133,7 @@ def read_plan(path: str | Path) -> Plan:
                 _all(one.get("real", ()), where),
             )
         )
-    uses = {use: comparisons(line, f"{path}: {use}") for use, line in said["uses"].items()}
+    uses = {use: _all(lines, f"{path}: {use}") for use, lines in said["uses"].items()}
     rest = {name: said[name] for name in ("sweeps", "waiting", "pilot")}
     changes = tuple(said["changes"])
     return Plan(**said["verdict"], **rest, claims=tuple(claims), uses=uses, changes=changes)

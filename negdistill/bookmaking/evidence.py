@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from negdistill.bookmaking import plots
 from negdistill.bookmaking.claims import chapters, compare, is_there, judge, predictions, rows_of, select
 from negdistill.bookmaking.claims_page import cards, claim_figures
-from negdistill.bookmaking.claims_plan import TEACHERS, Plan, read_plan
+from negdistill.bookmaking.claims_plan import REAL, TEACHERS, Plan, read_plan
+from negdistill.bookmaking.plots_claims import forest
 from negdistill.bookmaking.tables import method_table
 from negdistill.runs.digests import digest_json
 from negdistill.runs.files import atomic_path, atomic_write_text
@@ -29,25 +30,26 @@ from negdistill.stats import paired
 STEPS, BEST = "equal steps", "best point"
 BUDGETS = (STEPS, "as in the paper", BEST)
 EMPTY = "NAT, empty branch"
+REAL_STUDENT = "real student"
 # columns that tell a chapter's predictions apart, beside method, seed and question
 KEYS = ("teacher", "student", "variant", "set", "budget", "questions", "axis", "at", "check")
 
 
 def uses(folder: str | Path, plan: Plan) -> pd.DataFrame:
-    """What each use of wrong answers adds: method (the use), teacher, difference, low, high, p, as fractions.
+    """What each use of wrong answers adds, in the columns that `plots_claims.forest` draws.
 
     Compared is a student that uses them with one that does not, as the plan says. A use whose predictions are
-    not there is left out.
+    not there is left out; one of a chapter that waits for its planned size is marked as small.
     """
     rows = []
     for use, several in plan.uses.items():
         for of in several:
             if is_there(folder, of):
-                found = compare(folder, of)
                 teacher = of.where.get("teacher", "weak")
-                names = ("difference", "low", "high", "p")
-                rows.append({"method": use, "teacher": teacher} | dict(zip(names, found, strict=True)))
-    return pd.DataFrame(rows)
+                who = REAL_STUDENT if of.chapter == REAL else f"embedded student, {teacher} teacher"
+                row = {"label": use, "series": who, "small": of.chapter in plan.waiting, "published": None}
+                rows.append(row | compare(folder, of)._asdict())
+    return pd.DataFrame(rows).astype({"published": float})
 
 
 def conditions(folder: str | Path) -> pd.DataFrame:
@@ -118,17 +120,18 @@ TABLE = re.compile(r"(<!-- claims: begin -->\n).*?(<!-- claims: end -->)", re.DO
 DIGITS = 4  # of a fraction, in the files: a hundredth of a point
 
 
-def figures(used: pd.DataFrame, under: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, Figure]]:
+def figures(used: pd.DataFrame, under: pd.DataFrame, margin: float) -> dict[str, tuple[pd.DataFrame, Figure]]:
     """The committed figures by name of their file: the numbers shown, and the figure.
 
     used, under  what `uses` and `conditions` return
+    margin       of the plan
     """
     plots.style()
     under = under[under["kind"] != "ablation"]  # those are a figure of their own chapter
     under = under.assign(method=under["condition"] + under["teacher"].map(", {} teacher".format))
     under["teacher"] = "minus " + under["against"]
     return {
-        "headline.png": (used, plots.differences(used, "accuracy gained, with 95 % interval")),
+        "headline.png": (used, forest(used, margin)),
         "conditions.png": (under, plots.differences(under, "accuracy of NAT, with 95 % interval")),
     }
 
@@ -155,7 +158,7 @@ def refresh(root: Path) -> list[Path]:
         )
     atomic_write_text(page, text)
     under = conditions(folder)
-    drawn = figures(uses(folder, plan), under) | claim_figures(judged, plan)
+    drawn = figures(uses(folder, plan), under, plan.margin) | claim_figures(judged, plan)
     for name, (frame, figure) in drawn.items():
         with atomic_path(book / "_static" / name) as path:
             figure.savefig(path, metadata={"Description": digest(frame)})

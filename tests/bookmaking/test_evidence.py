@@ -26,12 +26,12 @@ def test_uses_compare_with_the_same_student_without_wrong_answers(answered):
     frame = pd.read_parquet(answered / "chapter_methods.parquet").query(
         "budget == 'best point' and questions == 70"
     )
-    found = uses(answered, read_plan(PLAN)).set_index(["method", "teacher"])
+    found = uses(answered, read_plan(PLAN)).set_index(["label", "series"])
     rate = frame.groupby(["teacher", "method"])["correct"].mean()
     for teacher in ("weak", "strong"):
-        row = found.loc["as NAT's negative branch (NAT)", teacher]
-        assert row["difference"] == pytest.approx(rate[teacher, "NAT"] - rate[teacher, "NAT, empty branch"])
-        assert row["low"] <= row["difference"] <= row["high"]
+        row = found.loc["as NAT's negative branch (NAT)", f"embedded student, {teacher} teacher"]
+        assert row["value"] == pytest.approx(rate[teacher, "NAT"] - rate[teacher, "NAT, empty branch"])
+        assert row["low"] <= row["value"] <= row["high"]
     assert found.index.get_level_values(0).unique().tolist() == list(read_plan(PLAN).uses)
 
 
@@ -79,10 +79,10 @@ def test_refresh_writes_a_table_two_figures_and_a_file_for_every_chapter(answere
     plan = read_plan(PLAN)
     expected = page.replace("old", cards(judge(answered, plan), plan))
     assert (book / "claims.md").read_text("utf-8") == expected
-    for name, (frame, _) in figures(uses(answered, plan), conditions(answered)).items():
-        assert f"Description\0{digest(frame)}".encode() in (book / "_static" / name).read_bytes()
     used = uses(answered, plan)
-    assert digest(used) != digest(used.assign(difference=0.5))
+    for name, (frame, _) in figures(used, conditions(answered), plan.margin).items():
+        assert f"Description\0{digest(frame)}".encode() in (book / "_static" / name).read_bytes()
+    assert digest(used) != digest(used.assign(value=0.5))
     assert (book / "_static" / "claim_02.png").is_file()
     names = sorted(path.name for path in (book / "tables").iterdir())
     kinds = ("ablations", "methods", "nce", "negative", "real", "rivals", "shifted", "votes")
