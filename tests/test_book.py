@@ -321,7 +321,7 @@ def test_a_deciding_interval_is_as_narrow_as_the_plan_says_or_the_plan_says_why(
 
 
 def test_the_committed_figures_show_the_committed_predictions():
-    drawn = figures(uses(EXECUTED, CLAIMS), conditions(EXECUTED), CLAIMS.margin)
+    drawn = figures(uses(EXECUTED, CLAIMS), conditions(EXECUTED), CLAIMS)
     drawn |= claim_figures(judge(EXECUTED, CLAIMS), CLAIMS)
     committed = {path.name for path in (BOOK / "_static").glob("claim_*.png")}
     assert committed == {name for name in drawn if name.startswith("claim_")}

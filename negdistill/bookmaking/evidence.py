@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from negdistill.bookmaking import plots
 from negdistill.bookmaking.claims import chapters, compare, is_there, judge, predictions, rows_of, select
 from negdistill.bookmaking.claims_page import cards, claim_figures
-from negdistill.bookmaking.claims_plan import REAL, TEACHERS, Plan, read_plan
+from negdistill.bookmaking.claims_plan import METHODS, REAL, TEACHERS, Plan, read_plan
 from negdistill.bookmaking.plots_claims import forest
 from negdistill.bookmaking.tables import method_table
 from negdistill.runs.digests import digest_json
@@ -120,20 +120,20 @@ TABLE = re.compile(r"(<!-- claims: begin -->\n).*?(<!-- claims: end -->)", re.DO
 DIGITS = 4  # of a fraction, in the files: a hundredth of a point
 
 
-def figures(used: pd.DataFrame, under: pd.DataFrame, margin: float) -> dict[str, tuple[pd.DataFrame, Figure]]:
+def figures(used: pd.DataFrame, under: pd.DataFrame, plan: Plan) -> dict[str, tuple[pd.DataFrame, Figure]]:
     """The committed figures by name of their file: the numbers shown, and the figure.
 
     used, under  what `uses` and `conditions` return
-    margin       of the plan
     """
     plots.style()
     under = under[under["kind"] != "ablation"]  # those are a figure of their own chapter
-    under = under.assign(method=under["condition"] + under["teacher"].map(", {} teacher".format))
-    under["teacher"] = "minus " + under["against"]
-    return {
-        "headline.png": (used, forest(used, margin)),
-        "conditions.png": (under, plots.differences(under, "accuracy of NAT, with 95 % interval")),
-    }
+    under = under.rename(columns={"condition": "label", "difference": "value"}).assign(
+        series="NAT − " + under["against"] + ", " + under["teacher"] + " teacher",
+        small=METHODS in plan.waiting,
+        published=float("nan"),
+    )
+    shown = {"headline.png": used, "conditions.png": under}
+    return {name: (frame, forest(frame, plan.margin)) for name, frame in shown.items()}
 
 
 def digest(frame: pd.DataFrame) -> str:
@@ -158,7 +158,7 @@ def refresh(root: Path) -> list[Path]:
         )
     atomic_write_text(page, text)
     under = conditions(folder)
-    drawn = figures(uses(folder, plan), under, plan.margin) | claim_figures(judged, plan)
+    drawn = figures(uses(folder, plan), under, plan) | claim_figures(judged, plan)
     for name, (frame, figure) in drawn.items():
         with atomic_path(book / "_static" / name) as path:
             figure.savefig(path, metadata={"Description": digest(frame)})

@@ -80,7 +80,7 @@ def test_refresh_writes_a_table_two_figures_and_a_file_for_every_chapter(answere
     expected = page.replace("old", cards(judge(answered, plan), plan))
     assert (book / "claims.md").read_text("utf-8") == expected
     used = uses(answered, plan)
-    for name, (frame, _) in figures(used, conditions(answered), plan.margin).items():
+    for name, (frame, _) in figures(used, conditions(answered), plan).items():
         assert f"Description\0{digest(frame)}".encode() in (book / "_static" / name).read_bytes()
     assert digest(used) != digest(used.assign(value=0.5))
     assert (book / "_static" / "claim_02.png").is_file()
