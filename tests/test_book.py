@@ -14,6 +14,7 @@ from negdistill.bookmaking.claims import judge, predictions, too_wide
 from negdistill.bookmaking.claims_page import cards, claim_figures
 from negdistill.bookmaking.claims_plan import read_plan
 from negdistill.bookmaking.damage import is_run
+from negdistill.bookmaking.editions import editions
 from negdistill.bookmaking.evidence import DIGITS, TABLE, conditions, digest, figures, result_tables, uses
 from negdistill.bookmaking.planning import notebooks, plan
 from negdistill.bookmaking.reference import modules, names
@@ -25,7 +26,7 @@ EXECUTED = BOOK / "executed"
 CLAIMS = read_plan(BOOK / "plan.yml")
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
-PAGES = sorted(BOOK.glob("*.md"))
+PAGES = sorted(BOOK.rglob("*.md"))
 NOTEBOOKS = notebooks(ROOT / "notebooks")
 LONGEST_CELL = 25  # lines
 PARAMETER = re.compile(r"(\w+): (\w+) = (.+?)  # (.+)")
@@ -71,7 +72,7 @@ def test_the_address_of_the_repository_is_that_of_the_project():
 def test_the_table_of_contents_has_every_page_and_every_chapter_in_order():
     listed = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
     pages = [name for name in listed if not name.startswith("book/executed/")]
-    assert sorted(pages) == [f"book/{path.stem}" for path in PAGES]
+    assert sorted(pages) == sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in PAGES)
     assert [name for name in listed if name not in pages] == [
         f"book/executed/{path.stem}" for path in NOTEBOOKS
     ]
@@ -212,7 +213,7 @@ def test_every_term_of_the_glossary_is_there_once_and_in_order():
     assert len(terms) > 20 and terms == sorted(set(terms), key=str.lower)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(BOOK.glob("*.md")), ids=lambda path: path.stem)
 def test_every_page_is_in_the_table_of_the_first_page(path):
     shown = re.findall(r"^\| \[[^]]+\]\((\w+\.md)\)", text_of(BOOK / "index.md"), re.MULTILINE)
     assert path.name == "index.md" or shown.count(path.name) == 1
@@ -309,9 +310,10 @@ def test_the_committed_outputs_are_complete_and_every_figure_has_caption_and_alt
 SEEDS = {"05": 5, "06": 5, "07": 5, "08": 5, "09": 3, "10": 8, "11": 1, "12": 1}  # at least
 
 
-def test_every_number_of_the_claims_follows_from_the_committed_predictions():
-    found = TABLE.search(text_of(BOOK / "claims.md"))
-    shown = cards(judge(EXECUTED, CLAIMS), CLAIMS)
+@pytest.mark.parametrize("edition", editions(BOOK), ids=lambda edition: edition.folder or "en")
+def test_every_number_of_the_claims_follows_from_the_committed_predictions(edition):
+    found = TABLE.search(text_of(BOOK / edition.folder / "claims.md"))
+    shown = cards(judge(EXECUTED, CLAIMS), CLAIMS, edition)
     assert found[0] == f"{found[1]}{shown}\n{found[2]}", "python -m negdistill refresh"
 
 

@@ -318,9 +318,27 @@ def test_without_javascript_the_page_shows_the_first_position_in_text(html, meth
             assert panel.run("form => form.querySelector('noscript').textContent").strip()
 
 
+def test_the_japanese_panel_answers_in_japanese(html, tmp_path):
+    if browser.executable() is None:
+        pytest.skip(f"needs a Chromium on the PATH: {', '.join(browser.NAMES)}")
+    words = {"subtracted": "引かれる", "left out": "使われない", "added": "足される"}
+    with browser.served(html) as address, browser.browser(tmp_path / "profile") as window:
+        found = window.open(f"{address}/book/ja/method.html")
+        panel = Panel(window, "panel-nat")
+        for x, h_pos, h_neg, verdict in UNIT_AT.values():
+            numbers = panel.move(x=x, h_pos=h_pos, h_neg=h_neg)
+            same(numbers, unit(x, h_pos, h_neg, matrices(panel)))
+            alpha = shown(numbers["alpha_neg"][0])
+            assert f"α− = {alpha}：負のブランチは{words[verdict]}。" in panel.text()
+        assert not browser.complaints(found, address)
+
+
 def test_the_script_is_loaded_where_it_is_needed(html):
-    pages = [path.name for path in html.rglob("*.html") if "panel.js" in path.read_text("utf-8")]
-    assert pages == ["method.html"]
+    pages = [path for path in sorted(html.rglob("*.html")) if "panel.js" in path.read_text("utf-8")]
+    assert [path.relative_to(html).as_posix() for path in pages] == [
+        "book/ja/method.html",
+        "book/method.html",
+    ]
 
 
 def test_the_colours_are_those_of_the_figures():

@@ -130,7 +130,7 @@ def test_every_command_and_every_chapter_that_computes_is_on_the_page():
 # --- other pages of upkeep ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "book").glob("*.md")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "book").rglob("*.md")), ids=lambda path: path.stem)
 def test_every_test_that_a_page_names_exists(path):
     for name, file in re.findall(r"\{source\}`(test_\w+) <([^>]+)>`", path.read_text("utf-8")):
         assert re.search(rf"^def {name}\(", (ROOT / file).read_text("utf-8"), re.MULTILINE), name
@@ -144,14 +144,17 @@ def test_every_question_has_an_answer_that_leads_on():
         assert part.split("\n")[0].rstrip().endswith(("?", ".")) and re.search(r"\{source\}|\]\(", part), part
 
 
-def test_the_short_answer_of_the_readme_follows_from_its_figure():
+@pytest.mark.parametrize("name", ["README.md", "README.ja.md"])
+def test_the_short_answer_of_the_readme_follows_from_its_figure(name):
     used = uses(ROOT / "book/executed", read_plan(ROOT / "book/plan.yml"))
     ends = used[~used["small"]].groupby("label")[["low", "high"]]  # hollow marks decide nothing
-    up, down = (ends.min()["low"] > 0).sum(), (ends.max()["high"] < 0).sum()
-    adds = "adds" if up == 1 else "add"
-    said = f"of the {used['label'].nunique()} uses in the picture, {up} {adds} points that can be told "
+    up, down, of = (ends.min()["low"] > 0).sum(), (ends.max()["high"] < 0).sum(), used["label"].nunique()
+    said = f"of the {of} uses in the picture, {up} {'adds' if up == 1 else 'add'} points that can be told "
     said += f"from none, and {down} take some away"
-    assert said in " ".join((ROOT / "README.md").read_text("utf-8").split()), said
+    if name == "README.ja.md":
+        said = f"図の {of} 通りの使い方のうち、正答率を上げると言えるのは {up} 通りで、"
+        said += f"{down} 通りは正答率を下げる"
+    assert said in " ".join((ROOT / name).read_text("utf-8").split()), said
 
 
 def test_the_core_of_the_readme_runs_as_written(monkeypatch, tmp_path):

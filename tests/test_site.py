@@ -29,7 +29,7 @@ LOADED = ("stylesheet", "icon", "shortcut", "preload", "prefetch", "preconnect",
 
 
 class Page(HTMLParser):
-    """Anchors, links, pictures and what is loaded of one page."""
+    """Anchors, links, pictures, what is loaded, and the language of one page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -39,12 +39,15 @@ class Page(HTMLParser):
         self.pictures: list[dict[str, str | None]] = []
         self.classes: set[str] = set()
         self.relations: set[str] = set()
+        self.language = ""
         self.feed(text)
 
     def handle_starttag(self, tag, pairs):
         attributes = dict(pairs)
         self.anchors |= {attributes[name] for name in ("id", "name") if attributes.get(name)}
         self.classes |= set((attributes.get("class") or "").split())
+        if tag == "html":
+            self.language = attributes["lang"]
         if tag == "a" and attributes.get("href"):
             self.links.append(attributes["href"])
         if tag == "meta" and (attributes.get("http-equiv") or "").lower() == "refresh":
@@ -88,7 +91,8 @@ def target(html, page, address):
 
 
 def test_every_page_of_the_table_of_contents_is_there(html, site):
-    pages = {f"book/{path.stem}.html" for path in (ROOT / "book").glob("*.md")}
+    sources = (path.relative_to(ROOT) for path in (ROOT / "book").rglob("*.md"))
+    pages = {path.with_suffix(".html").as_posix() for path in sources}
     pages |= {f"book/executed/{path.stem}.html" for path in notebooks(ROOT / "book/executed")}
     pages |= {f"book/api/{path.stem}.html" for path in (ROOT / "negdistill").glob("[!_]*.py")}
     assert site["index.html"].links == ["book/index.html"]
@@ -152,13 +156,18 @@ def test_every_page_has_what_a_reader_expects(site):
         assert any(load.endswith("copybutton.js") or "copybutton.js?" in load for load in page.loads), name
         assert "theme-switch-button" in page.classes and "search-button__button" in page.classes, name
         assert name == "book/index.html" or "prev" in page.relations, name
-        assert name == "book/bibliography.html" or "next" in page.relations, name
+        assert name == "book/ja/claims.html" or "next" in page.relations, name
     for path in notebooks(ROOT / "book/executed"):
         page = site[f"book/executed/{path.stem}.html"]
         assert f"../../_sources/book/executed/{path.name}" in page.links, "the notebook can be downloaded"
         launched = {urlsplit(link).netloc: unquote(link) for link in page.links}
         for host in ("mybinder.org", "colab.research.google.com"):
             assert launched[host].endswith(f"/notebooks/{path.name}"), "the source, which runs in seconds"
+
+
+def test_every_page_names_its_language(site):
+    pages = {name: page.language for name, page in site.items() if name.startswith("book/")}
+    assert pages == {name: "ja" if name.startswith("book/ja/") else "en" for name in pages}
 
 
 def test_every_page_outside_the_reference_has_a_card(html, site):

@@ -1,4 +1,4 @@
-/* The two panels of book/method.md: NAT's integrate unit (eq-alpha, eq-nat) and beta of NCE (eq-beta).
+/* The two panels of method.md: NAT's integrate unit (eq-alpha, eq-nat) and beta of NCE (eq-beta).
 
    What goes in is read from the page, sliders by their name and matrices by their class; what comes out is written
    to the <span> elements of a class, rounded, with all digits in data-value. The page itself holds the first
@@ -67,7 +67,8 @@
     show(form, "value", unit.values.flat());
     show(form, "out", unit.out);
     const sign = Math.sign(rounded(unit.alpha[1], 3));
-    form.querySelector(".verdict").textContent = ["subtracted", "left out", "added"][sign + 1];
+    const verdict = form.querySelector(".verdict");
+    verdict.textContent = verdict.dataset.words.split("|")[sign + 1]; // in the language of the page
 
     const at = ([right, up]) => `${rounded(right, 3)} ${rounded(-up, 3)}`; // an SVG counts downwards
     const place = (name, point) =>

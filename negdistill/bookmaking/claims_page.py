@@ -1,6 +1,6 @@
 """The page of the claims: a card for each, and the figure that stands in it.
 
-judge(folder, plan)  -->  cards, in MyST, and a forest plot of what decides, for book/claims.md
+judge(folder, plan)  -->  cards, in MyST, and a forest plot of what decides, for the claims.md of an edition
 plan_page            -->  the plan in words, for book/plan.md
 """
 
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from negdistill.bookmaking.claims import DECIDES, NOT_ASKED, NOT_RUN, SMALL, claim_verdict
 from negdistill.bookmaking.claims_plan import TEACHERS, Claim, Comparison, Plan, read_plan
+from negdistill.bookmaking.editions import ENGLISH, Edition
 from negdistill.bookmaking.plots_claims import forest
 from negdistill.bookmaking.tables import percent, published_methods, published_solved
 from negdistill.stats import VERDICTS, verdict
@@ -38,7 +39,7 @@ def published_difference(one: str, other: str, teacher: str) -> float | None:
     return None if {one, other} - set(accuracy.index) else float(accuracy[one] - accuracy[other])
 
 
-def published(claim: Claim) -> str:
+def published(claim: Claim, edition: Edition = ENGLISH) -> str:
     """What the paper says about a claim, in a line."""
     found = []
     for one, other in claim.differences:
@@ -47,8 +48,9 @@ def published(claim: Claim) -> str:
         )
         found.append(f"{one} − {other} {', '.join(gains)}".replace("-", "−").replace("GPT−", "GPT-"))
     if claim.overlap:
-        found.append(f"overlap {published_solved().loc['all', 'iou']:.3f} of the union")
-    return "; ".join([*found, *([claim.published] if claim.published else [])]) or NO_NUMBER
+        found.append(edition.say("overlap {:.3f} of the union").format(published_solved().loc["all", "iou"]))
+    found += [edition.say(claim.published)] if claim.published else []
+    return "; ".join(found) or edition.say(NO_NUMBER)
 
 
 def _published_of(of: Comparison) -> float | None:
@@ -71,19 +73,21 @@ def figure_of(claim: Claim, rows: pd.DataFrame, plan: Plan) -> tuple[pd.DataFram
     return shown, forest(shown, plan.margin)
 
 
-def controls_say(rows: pd.DataFrame) -> str:
+def controls_say(rows: pd.DataFrame, edition: Edition = ENGLISH) -> str:
     """One line: how many controls there are, and which of them differ from zero."""
     controls = rows[(rows["role"] == "control")]
     there = controls[~controls["state"].isin([NOT_RUN])]
     if controls.empty:
-        return "There are no controls to this claim."
+        return edition.say("There are no controls to this claim.")
     if there.empty:
-        return f"None of its {len(controls)} controls has been run yet."
+        return edition.say("None of its {} controls has been run yet.").format(len(controls))
     apart = [row for row in there.itertuples() if row.low > 0 or row.high < 0]
     differ = "; ".join(f"{row.label} {signed(row.value, row.low, row.high)}" for row in apart)
-    ran = f", {len(there)} run so far" if len(there) < len(controls) else ""
-    count = f"{len(apart) or 'none'} {'differ' if len(apart) > 1 else 'differs'} from zero"
-    return f"Of {len(controls)} controls{ran}, {count}" + (f": {differ}." if apart else ".")
+    several = (", none differs from zero.", ", 1 differs from zero: {1}.", ", {0} differ from zero: {1}.")
+    counted = [("Of {} controls", (len(controls),)), (several[min(len(apart), 2)], (len(apart), differ))]
+    if len(there) < len(controls):
+        counted.insert(1, (", {} run so far", (len(there),)))
+    return "".join(edition.say(text).format(*numbers) for text, numbers in counted)
 
 
 def _said(row: NamedTuple) -> tuple[str, str]:
@@ -106,36 +110,43 @@ def _table(rows: pd.DataFrame) -> Iterator[str]:
         yield f"| {bold} | {number} | {says} | {' | '.join(ps)} |"
 
 
-def _badge(kind: str, found: str) -> str:
-    colour = BADGES.get(found, "light")
-    return f"{{bdg-{colour}}}`{kind}: {found}`"
+def _badge(kind: str, found: str, edition: Edition) -> str:
+    return f"{{bdg-{BADGES.get(found, 'light')}}}`{edition.say(kind).format(edition.say(found))}`"
 
 
-def card(claim: Claim, rows: pd.DataFrame, has_figure: bool) -> str:
+def _numbers(claim: Claim, rows: pd.DataFrame, edition: Edition) -> str:
+    """The table of all numbers, or from another language a link to the English one."""
+    title = edition.say("All numbers")
+    if edition != ENGLISH:
+        return f"[{title}](#claim-{claim.number})"
+    return f":::{{dropdown}} {title}\n:class-container: numbers\n" + "\n".join(_table(rows)) + "\n:::"
+
+
+def card(claim: Claim, rows: pd.DataFrame, has_figure: bool, edition: Edition = ENGLISH) -> str:
     """A claim in MyST: its sentence, verdicts, figure, the published numbers, its controls, all numbers."""
-    found, real = claim_verdict(rows), claim_verdict(rows, "real")
-    figure = (
-        f":::{{figure}} _static/claim_{claim.number:02}.png\n:figclass: plot claim\n"
-        f":alt: Differences that decide claim {claim.number}, with 95 % intervals; the table below has the "
-        "numbers.\n:::"
-    )
+    say, number = edition.say, claim.number
+    kinds = zip(("embedded: {}", "real: {}"), DECIDES, strict=True)
+    alt = "Differences that decide claim {}, with 95 % intervals; the table below has the numbers."
+    place, up = (f"claim-{edition.folder}", "../") if edition.folder else ("claim", "")
+    figure = f":::{{figure}} {up}_static/claim_{number:02}.png\n:figclass: plot claim\n"
     parts = [
-        f"(claim-{claim.number})=\n### {claim.number}. {claim.says}",
-        f"{_badge('embedded', found)} {_badge('real', real)}",
-        *([figure] if has_figure else []),
-        f"**Published:** {published(claim)}.\n\n**Controls:** {controls_say(rows)}",
-        ":::{dropdown} All numbers\n:class-container: numbers\n" + "\n".join(_table(rows)) + "\n:::",
+        f"({place}-{number})=\n### {number}. {say(claim.says)}",
+        " ".join(_badge(kind, claim_verdict(rows, role), edition) for kind, role in kinds),
+        *([f"{figure}:alt: {say(alt).format(number)}\n:::"] if has_figure else []),
+        say("**Published:** {}.").format(published(claim, edition)),
+        say("**Controls:** {}").format(controls_say(rows, edition)),
+        _numbers(claim, rows, edition),
     ]
     return "\n\n".join(parts)
 
 
-def cards(judged: pd.DataFrame, plan: Plan) -> str:
-    """All cards of book/claims.md, from the rows of `claims.judge`."""
+def cards(judged: pd.DataFrame, plan: Plan, edition: Edition = ENGLISH) -> str:
+    """All cards of an edition's claims.md, from the rows of `claims.judge`."""
     texts = []
     for claim in plan.claims:
         rows = judged[judged["claim"] == claim.number]
         there = rows["role"].isin(DECIDES) & (rows["state"] != NOT_RUN)
-        texts.append(card(claim, rows, bool(there.any())))
+        texts.append(card(claim, rows, bool(there.any()), edition))
     return "\n\n".join(texts)
 
 

@@ -3,7 +3,7 @@
     uses           what each use of wrong answers adds to the same student without it     --> headline.png
     conditions     what NAT gains under every condition that was run                      --> conditions.png
     result_tables  all methods of every chapter, side by side                             --> a CSV each
-    refresh        writes those files, and the cards of book/claims.md
+    refresh        writes those files, and the cards of book/claims.md in every language
 
 A figure carries the digest of the numbers that it shows, so that a test can tell when they have changed.
 """
@@ -21,6 +21,7 @@ from negdistill.bookmaking import plots
 from negdistill.bookmaking.claims import chapters, compare, is_there, judge, predictions, rows_of, select
 from negdistill.bookmaking.claims_page import cards, claim_figures
 from negdistill.bookmaking.claims_plan import METHODS, REAL, TEACHERS, Plan, read_plan
+from negdistill.bookmaking.editions import editions
 from negdistill.bookmaking.plots_claims import forest
 from negdistill.bookmaking.tables import method_table
 from negdistill.runs.digests import digest_json
@@ -141,22 +142,26 @@ def digest(frame: pd.DataFrame) -> str:
     return digest_json(frame.round(DIGITS).to_dict("records"))
 
 
-def refresh(root: Path) -> list[Path]:
-    """Write all that follows from book/plan.yml and the predictions in book/executed: the cards of
-    book/claims.md and their figures, the figures of all uses and conditions, and a CSV for every chapter, in
-    book/tables. Returns the paths written."""
-    book = root / "book"
-    folder, page, written = book / "executed", book / "claims.md", []
-    plan = read_plan(book / "plan.yml")
-    judged = judge(folder, plan)
-    text, found = TABLE.subn(
-        lambda mark: f"{mark[1]}{cards(judged, plan)}\n{mark[2]}", page.read_text("utf-8")
-    )
+def _write_cards(page: Path, text: str) -> None:
+    whole, found = TABLE.subn(lambda mark: f"{mark[1]}{text}\n{mark[2]}", page.read_text("utf-8"))
     if found != 1:
         raise ValueError(
             f"{page} must hold <!-- claims: begin --> and <!-- claims: end --> once; got {found}"
         )
-    atomic_write_text(page, text)
+    atomic_write_text(page, whole)
+
+
+def refresh(root: Path) -> list[Path]:
+    """Write all that follows from book/plan.yml and the predictions in book/executed: the cards of
+    book/claims.md and of its other editions, their figures, the figures of all uses and conditions, and a CSV
+    for every chapter, in book/tables. Returns the paths written."""
+    book = root / "book"
+    folder, written = book / "executed", []
+    plan = read_plan(book / "plan.yml")
+    judged = judge(folder, plan)
+    for edition in editions(book):
+        written.append(book / edition.folder / "claims.md")
+        _write_cards(written[-1], cards(judged, plan, edition))
     under = conditions(folder)
     drawn = figures(uses(folder, plan), under, plan) | claim_figures(judged, plan)
     for name, (frame, figure) in drawn.items():
@@ -167,4 +172,4 @@ def refresh(root: Path) -> list[Path]:
         written.append(book / "tables" / f"{name}.csv")
         with atomic_path(written[-1]) as path:
             frame.round(DIGITS).to_csv(path, index=False)
-    return [page, *written]
+    return written

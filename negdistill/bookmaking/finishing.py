@@ -2,6 +2,7 @@
 
 launch_sources  buttons that open a chapter elsewhere open its source
 name_toggles    the arrows of the sidebar have names
+name_language   Japanese pages say that they are Japanese
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from negdistill.runs.files import atomic_write_text
 
 LAUNCH = re.compile(r'(href="https://(?:mybinder\.org|colab\.research\.google\.com)/[^"]*?)book/executed/')
 TOGGLE = re.compile(r'(<a class="[^"]*reference internal" href="[^"]*">([^<]*)</a><details[^>]*><summary)>')
+LANGUAGE = re.compile(r'(<html\b[^>]*\blang=)"en"')
 BUNDLE = re.compile(r"mathjax/([\w-]+\.js)")
 
 
@@ -28,6 +30,11 @@ def launch_sources(html: Path) -> None:
 def name_toggles(html: Path) -> None:
     """Say what an arrow of the sidebar opens, to who does not see beside which page it stands."""
     _replace(html.rglob("*.html"), TOGGLE, r'\1 aria-label="Pages below \2">')
+
+
+def name_language(html: Path) -> None:
+    """Let pages below book/ja have lang="ja": what reads them aloud, and chooses their glyphs, goes by it."""
+    _replace(html.glob("book/ja/*.html"), LANGUAGE, r'\1"ja"')
 
 
 def drop_bundles(html: Path) -> None:

@@ -33,7 +33,7 @@ import pandas as pd
 from negdistill import PUBLIC
 from negdistill.bookmaking import reference, results
 from negdistill.bookmaking.claims_page import plan_page
-from negdistill.bookmaking.finishing import drop_bundles, launch_sources, name_toggles
+from negdistill.bookmaking.finishing import drop_bundles, launch_sources, name_language, name_toggles
 from negdistill.bookmaking.locks import held
 from negdistill.bookmaking.moved import MOVED, lead_on
 from negdistill.bookmaking.planning import Failure, executed_folder, notebooks, profiles
@@ -112,16 +112,16 @@ def generate(root: Path, executed: Sequence[Path], book: Path) -> None:
 
     ValueError for a mark that nothing is generated for.
     """
-    for module, text in reference.pages(root).items():
-        atomic_write_text(book / "api" / f"{module}.md", text)
     runs = [run for run in map(Execution.read, executed) if run]
-    for page in sorted(book.glob("*.md")):
+    for page in sorted(book.rglob("*.md")):
         text = page.read_text("utf-8")
         for name in MARK.findall(text):
-            check_choice(f"generated in {page.name}", name, GENERATED)
+            check_choice(f"generated in {page.relative_to(book)}", name, GENERATED)
         filled = MARK.sub(lambda mark: GENERATED[mark[1]](root, runs), text)
         if filled != text:
             atomic_write_text(page, filled)
+    for module, text in reference.pages(root).items():
+        atomic_write_text(book / "api" / f"{module}.md", text)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -285,7 +285,7 @@ def _rendered(root: Path, profile: str, build: Path, say: Callable[[str], None])
     quiet = {"stdout": subprocess.DEVNULL, "start_new_session": True}  # warnings: stderr; interrupts: here
     if subprocess.run([*command, *strict], **quiet, check=False).returncode:
         raise Failure("the pages did not render; the warnings above say where")
-    for finish in (launch_sources, lead_on, name_toggles, drop_bundles):
+    for finish in (launch_sources, lead_on, name_language, name_toggles, drop_bundles):
         finish(work / "_build" / "html")
     remove(html)
     os.replace(work / "_build" / "html", html)

@@ -1,5 +1,6 @@
 """The page of the claims: every number in a card, and a figure that shows what decides."""
 
+import re
 from pathlib import Path
 
 import matplotlib
@@ -17,10 +18,12 @@ from negdistill.bookmaking.claims_page import (
     signed,
 )
 from negdistill.bookmaking.claims_plan import read_plan
+from negdistill.bookmaking.editions import Edition, editions
 
 matplotlib.use("Agg")
 ROOT = Path(__file__).parents[2]
 PLAN = read_plan(ROOT / "book" / "plan.yml")._replace(waiting={}, floor=0.0)
+(_, JAPANESE) = editions(ROOT / "book")
 
 pytestmark = pytest.mark.usefixtures("styled")
 
@@ -41,6 +44,23 @@ def test_a_card_for_every_claim_with_every_number(judged):
             assert row.label in part and signed(row.value, row.low, row.high) in part
     assert "MIX − CoT KD −2.26 (GPT-3.5), −1.10 (GPT-4)" in parts[1]
     assert "overlap 0.074 of the union" in parts[0]
+
+
+def test_a_card_in_another_language_has_the_same_numbers_and_leads_to_the_table(judged):
+    english, other = cards(judged, PLAN), cards(judged, PLAN, JAPANESE)
+    pairs = zip(english.split("(claim-")[1:], other.split("(claim-ja-")[1:], strict=True)
+    for claim, (one, part) in zip(PLAN.claims, pairs, strict=True):
+        assert part.startswith(f"{claim.number})=\n### {claim.number}. {JAPANESE.say(claim.says)}\n")
+        assert f"](#claim-{claim.number})" in part and "| --- |" not in part
+        said = one.partition(":::{dropdown}")[0]
+        for pattern in (r"\[[^]]+%?\]", r"[+−]\d+\.\d+", r"\{bdg-\w+\}", r"claim_\d\d\.png"):
+            assert re.findall(pattern, said) == re.findall(pattern, part.partition("[すべて")[0]), part
+
+
+def test_a_text_without_a_translation_is_refused(judged):
+    words = {english: text for english, text in JAPANESE.words.items() if english != PLAN.claims[3].says}
+    with pytest.raises(ValueError, match=r"book/ja/words\.yml must hold every .*; it lacks 'NAT beats CoT"):
+        cards(judged, PLAN, Edition("ja", words))
 
 
 def test_what_was_not_run_or_is_small_says_so(judged):
@@ -82,6 +102,12 @@ def test_what_the_controls_say_in_a_line():
     assert found == "Of 3 controls, 2 run so far, 1 differs from zero: a − b +0.0 [+10.0, +20.0]."
     assert "no controls" in controls_say(rows((0, 1), role="decides"))
     assert controls_say(rows((0, 1), state=NOT_RUN)) == "None of its 1 controls has been run yet."
+    two = controls_say(rows((0.1, 0.2), (-0.2, -0.1)), JAPANESE)
+    assert two.startswith("2 件のうち、0 と異なるものは 2 件：a − b +0.0 [+10.0, +20.0]; a − b")
+    late = pd.concat([rows((0.1, 0.2)), rows((0, 1), state=NOT_RUN)])
+    assert controls_say(late, JAPANESE).startswith("2 件のうち、これまでに 1 件を実行し、0 と異なる")
+    assert controls_say(rows((0, 1), state=NOT_RUN), JAPANESE) == "1 件のいずれも、まだ実行していない。"
+    assert controls_say(rows((0, 1), role="decides"), JAPANESE) == "この主張に対照はない。"
 
 
 def test_published_numbers():

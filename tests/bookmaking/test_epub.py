@@ -95,7 +95,7 @@ def test_every_formula_of_the_pages_is_known():
     from docutils.utils.math.latex2mathml import tex2mathml
 
     found = 0
-    for path in BOOK.glob("*.md"):
+    for path in BOOK.rglob("*.md"):
         text = re.sub(r"```.*?```|`[^`\n]+`", "", path.read_text("utf-8"), flags=re.DOTALL)
         for block, inline in re.findall(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", text, re.DOTALL):
             tex2mathml(plainer(block or inline).strip(), as_block=bool(block))

@@ -9,6 +9,7 @@ import pytest
 from negdistill.bookmaking.claims import judge
 from negdistill.bookmaking.claims_page import cards
 from negdistill.bookmaking.claims_plan import read_plan
+from negdistill.bookmaking.editions import editions
 from negdistill.bookmaking.evidence import (
     conditions,
     digest,
@@ -74,11 +75,15 @@ def test_refresh_writes_a_table_two_figures_and_a_file_for_every_chapter(answere
     shutil.copy(PLAN, book)
     page = "# Claims\n\n<!-- claims: begin -->\nold\n<!-- claims: end -->\n\nThe end.\n"
     (book / "claims.md").write_text(page)
+    shutil.copytree(PLAN.parent / "ja", book / "ja")
+    (book / "ja" / "claims.md").write_text(page)
     written = refresh(tmp_path)
     assert all(path.is_file() for path in written)
     plan = read_plan(PLAN)
     expected = page.replace("old", cards(judge(answered, plan), plan))
     assert (book / "claims.md").read_text("utf-8") == expected
+    (_, japanese) = editions(book)
+    assert cards(judge(answered, plan), plan, japanese) in (book / "ja" / "claims.md").read_text("utf-8")
     used = uses(answered, plan)
     for name, (frame, _) in figures(used, conditions(answered), plan).items():
         assert f"Description\0{digest(frame)}".encode() in (book / "_static" / name).read_bytes()

@@ -2,7 +2,7 @@
 
 import re
 
-from negdistill.bookmaking.finishing import drop_bundles, launch_sources, name_toggles
+from negdistill.bookmaking.finishing import drop_bundles, launch_sources, name_language, name_toggles
 
 
 def test_launch_buttons_open_the_source(tmp_path):
@@ -36,6 +36,16 @@ def test_an_arrow_of_the_sidebar_has_the_name_of_its_page(tmp_path):
         f'{inside[1]}<details open="open">{named}{arrow}</details>'
         "<details><summary>A dropdown</summary></details>"
     )
+
+
+def test_japanese_pages_have_their_language(tmp_path):
+    page = '<!DOCTYPE html>\n<html lang="en" data-content_root="../../" >\n<p lang="en">One</p></html>'
+    for name in ("index.html", "book/index.html", "book/ja/index.html"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(page)
+    name_language(tmp_path)
+    assert (tmp_path / "book/ja/index.html").read_text() == page.replace('<html lang="en"', '<html lang="ja"')
+    assert (tmp_path / "index.html").read_text() == (tmp_path / "book/index.html").read_text() == page
 
 
 def test_bundles_that_no_page_loads_are_dropped(tmp_path):

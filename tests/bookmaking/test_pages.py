@@ -201,6 +201,10 @@ def test_an_unknown_mark_is_refused(root):
     (root / "book/index.md").write_text("# Home\n\n<!-- generated: weather -->\n")
     with pytest.raises(ValueError, match="generated in index.md must be one of .*; got 'weather'"):
         stage(root, "book", root / "_build/src")
+    (root / "book/ja").mkdir()
+    (root / "book/index.md").rename(root / "book/ja/index.md")
+    with pytest.raises(ValueError, match="generated in ja/index.md must be one of .*; got 'weather'"):
+        stage(root, "book", root / "_build/src")
 
 
 def test_an_execution_needs_a_manifest_and_takes_its_title_from_the_notebook(root):

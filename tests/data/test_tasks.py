@@ -177,7 +177,7 @@ def test_who_names_a_function_is_told_that_it_is_code():
 
     Every page that teaches it says so, and so does the call.
     """
-    pages = [path.read_text("utf-8") for path in sorted((ROOT / "book").glob("*.md"))]
+    pages = [path.read_text("utf-8") for path in sorted((ROOT / "book").rglob("*.md"))]
     taught = [text for text in pages if "grading=module:function" in text]
     assert len(taught) >= 2
     for text in taught:
