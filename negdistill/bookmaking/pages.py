@@ -36,6 +36,7 @@ from negdistill.bookmaking.claims_page import plan_page
 from negdistill.bookmaking.finishing import drop_bundles, launch_sources, name_toggles
 from negdistill.bookmaking.moved import MOVED, lead_on
 from negdistill.bookmaking.planning import Failure, executed_folder, notebooks, profiles
+from negdistill.bookmaking.texts import texts_page
 from negdistill.checks import check_choice
 from negdistill.runs.digests import digest_file, digest_json, digest_tree
 from negdistill.runs.files import atomic_path, atomic_write_text, remove
@@ -213,6 +214,11 @@ def result_tables(root: Path, runs: Sequence[Execution]) -> str:
     return results.results_page(root / "book" / "tables", {run.name: run.title for run in runs})
 
 
+def answers(root: Path, runs: Sequence[Execution]) -> str:
+    """All committed answers as they were given."""
+    return texts_page(root / "book" / "executed", {run.name: run.title for run in runs})
+
+
 def cost_table(root: Path, runs: Sequence[Execution]) -> str:
     """What every chapter took at every scale that was run, from book/costs.csv."""
     frame = pd.read_csv(root / "book" / COSTS).set_index(["chapter", "scale"])
@@ -235,6 +241,7 @@ GENERATED: dict[str, Callable[[Path, Sequence[Execution]], str]] = {
     "versions": version_table,
     "provenance": provenance,
     "results": result_tables,
+    "answers": answers,
     "costs": cost_table,
     "plan": lambda root, runs: plan_page(root),
 }
