@@ -69,9 +69,7 @@
     });
     region.addEventListener("click", (event) => {
       const question = event.target.closest("summary")?.parentElement;
-      if (!question) return;
-      event.preventDefault(); // the address opens and closes it
-      location.hash = question === open ? list : names.get(question);
+      if (question) location.hash = question === open ? list : names.get(question);
     });
     back.addEventListener("click", () => (location.hash = list));
     previous.addEventListener("click", () => step(-1));
