@@ -8,7 +8,7 @@ from importlib.metadata import files
 import browser
 import pytest
 
-PAGES = ("index", "method", "claims", "results", "executed/04_nat", "ja/method", "ja/claims")
+PAGES = ("index", "method", "claims", "results", "answers", "executed/04_nat", "ja/method", "ja/claims")
 LOOKS = (("light", 1280), ("dark", 390))
 SIDEBARS = (("dark", 1280),)  # they are the same on every page
 SETTLED = """new Promise(done => {

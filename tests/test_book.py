@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 
@@ -18,6 +19,7 @@ from negdistill.bookmaking.editions import editions
 from negdistill.bookmaking.evidence import DIGITS, TABLE, conditions, digest, figures, result_tables, uses
 from negdistill.bookmaking.planning import notebooks, plan
 from negdistill.bookmaking.reference import modules, names
+from negdistill.bookmaking.texts import texts
 from negdistill.runs.digests import digest_file
 
 ROOT = Path(__file__).parents[1]
@@ -341,7 +343,7 @@ def test_the_tables_of_results_follow_from_the_committed_predictions():
 
 
 def test_predictions_are_those_of_the_executed_chapters_and_small():
-    files = sorted(EXECUTED.glob("*.parquet"))
+    files = sorted(set(EXECUTED.glob("*.parquet")) - set(EXECUTED.glob("*.texts.parquet")))
     assert [path.stem[:2] for path in files] == ["03", "04", *SEEDS]
     for path in files:
         declared = nbformat.read(path.with_suffix(".ipynb"), as_version=4).metadata.negdistill
@@ -350,3 +352,18 @@ def test_predictions_are_those_of_the_executed_chapters_and_small():
         assert {"problem_id", "method", "seed", "level", "answer", "correct"} <= set(frame)
         assert frame["seed"].nunique() >= SEEDS.get(path.stem[:2], 1)
     assert sum(path.stat().st_size for path in files) < 20e6
+
+
+def test_answers_to_read_are_those_of_the_predictions_and_small():
+    files = sorted(EXECUTED.glob("*.texts.parquet"))
+    assert [path.name for path in files] == ["11_real_student.texts.parquet"]
+    assert sum(path.stat().st_size for path in files) < 10e6
+    kept, columns = texts(files[0]), ["method", "problem_id", "subject", "level", "answer", "correct"]
+    frame = predictions(EXECUTED, "real")
+    frame = frame[(frame["set"] == "test") & (frame["seed"] == frame["seed"].min())]
+    assert {"as it is", "CoT KD", "Negative adapter", "NAT"} <= set(kept["method"])
+    pd.testing.assert_frame_equal(
+        *(one[columns].sort_values(columns[:2], ignore_index=True) for one in (kept, frame)),
+        check_dtype=False,  # of levels, where other sets have none
+    )
+    assert kept["text"].str.len().min() > 0 and kept["question"].str.len().min() > 10

@@ -151,4 +151,4 @@ def test_without_javascript_the_tables_are_there(window):
     window.call("Emulation.setScriptExecutionDisabled", value=False)
     rows = """document.querySelectorAll('[data-file="05_baselines.csv"] tbody tr').length"""
     assert window.run(rows) == len(pd.read_csv(FILE))
-    assert window.run("document.querySelectorAll('.results button, .results-controls').length") == 0
+    assert window.run("document.querySelectorAll('.results button, .finder').length") == 0

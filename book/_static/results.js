@@ -4,14 +4,7 @@
    stays white in the dark, and its download has the cells as shown in place of the lines of the file. */
 "use strict";
 {
-  const { compare } = new Intl.Collator("en", { numeric: true });
-
-  function element(tag, attributes, ...children) {
-    const made = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    made.append(...children);
-    return made;
-  }
+  const { compare, element, fields } = finder;
 
   /* What a row is sorted by: its number in the file, else its text; null where there is nothing. */
   function key(row, column) {
@@ -34,48 +27,37 @@
     setTimeout(() => URL.revokeObjectURL(address), 1000);
   }
 
-  function choice(head, column, rows) {
-    const values = [...new Set(rows.map((row) => row.cells[column].textContent))].sort(compare);
-    const options = values.map((value) => element("option", { value }, value || "(none)"));
-    const select = element("select", {}, element("option", { value: "" }, "all"), ...options);
-    const fits = (row) =>
-      select.selectedIndex === 0 || row.cells[column].textContent === select.value;
-    return { label: element("label", {}, head.textContent, select), select, fits };
-  }
-
   function upgrade(region) {
     const table = region.querySelector("table");
     const heads = [...table.tHead.rows[0].cells];
     const body = table.tBodies[0];
-    const rows = [...body.rows];
-    const texts = new Map(rows.map((row) => [
-      row, [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase(),
-    ]));
-    const choices = heads.flatMap((head, column) =>
-      head.hasAttribute("data-choice") ? [choice(head, column, rows)] : []);
-    const search = element("input", { type: "search" });
-    const count = element("span", { role: "status" });
     const download = element("button", { type: "button" }, "Download these rows");
-    const reset = element("button", { type: "button" }, "Show all");
-    let shown = rows;
+    let shown = [];
 
-    function show() {
-      const words = search.value.toLowerCase().split(/\s+/);
-      const found = rows.filter((row) =>
-        words.every((word) => texts.get(row).includes(word)) && choices.every(({ fits }) => fits(row)));
-      const column = heads.findIndex((head) => head.hasAttribute("aria-sort"));
-      const sign = heads[column]?.getAttribute("aria-sort") === "descending" ? -1 : 1;
-      shown = column < 0 ? found : sorted(found, column, sign);
-      body.replaceChildren(...shown);
-      count.textContent = `${shown.length} of ${rows.length} rows`;
-      download.disabled = !shown.length;
-    }
+    const unsort = () => heads.forEach((head) => head.removeAttribute("aria-sort"));
+    const { controls, find } = fields({
+      name: region.getAttribute("aria-label"),
+      kind: "rows",
+      things: [...body.rows],
+      text: (row) => [...row.cells].map((cell) => cell.textContent).join(" "),
+      choices: heads.flatMap((head, column) =>
+        head.hasAttribute("data-choice") ? [[head.textContent, (row) => row.cells[column].textContent]] : []),
+      buttons: [download],
+      clear: unsort,
+      show(found) {
+        const column = heads.findIndex((head) => head.hasAttribute("aria-sort"));
+        const sign = heads[column]?.getAttribute("aria-sort") === "descending" ? -1 : 1;
+        shown = column < 0 ? found : sorted(found, column, sign);
+        body.replaceChildren(...shown);
+        download.disabled = !shown.length;
+      },
+    });
 
     function sort(head) {
       const to = head.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
-      for (const one of heads) one.removeAttribute("aria-sort");
+      unsort();
       head.setAttribute("aria-sort", to);
-      show();
+      find();
     }
 
     for (const head of heads) {
@@ -83,14 +65,6 @@
       button.addEventListener("click", () => sort(head));
       head.replaceChildren(button);
     }
-    for (const { select } of choices) select.addEventListener("change", show);
-    search.addEventListener("input", show);
-    reset.addEventListener("click", () => {
-      search.value = "";
-      for (const { select } of choices) select.selectedIndex = 0;
-      for (const head of heads) head.removeAttribute("aria-sort");
-      show();
-    });
     download.addEventListener("click", () => {
       const lines = [table, ...shown].map((part) => part.dataset.line);
       save(table.dataset.file.replace(/\.csv$/, "-shown.csv"), lines);
@@ -104,12 +78,8 @@
     watch.observe(region);
     watch.observe(table);
 
-    region.before(element(
-      "div", { class: "results-controls", role: "group", "aria-label": `Filter ${region.getAttribute("aria-label")}` },
-      element("label", {}, "any words", search), ...choices.map(({ label }) => label),
-      element("div", {}, count, download, reset),
-    ));
-    show();
+    region.before(controls);
+    find();
   }
 
   for (const region of document.querySelectorAll(".results")) upgrade(region);

@@ -1,7 +1,7 @@
 """Damage: what a notebook left, compared with what was recorded.
 
 outputs              digest in the executed notebook's metadata
-NN_name.parquet      digest of the artefact predictions.parquet
+beside it            digests of the artefacts that go there: predictions and texts
 run folder           its manifest, and that of every run in it: fits, samples, rankers
 """
 
@@ -15,7 +15,10 @@ from negdistill.runs.digests import digest_file, digest_json
 from negdistill.runs.folder import MANIFEST, Manifest, RunFolder
 
 MISSING = "artefacts missing"
-PREDICTIONS = "predictions.parquet"  # the artefact that goes beside the executed notebook
+BESIDE = {  # artefacts that go beside the executed notebook, and how its name ends there
+    "predictions.parquet": ".parquet",
+    "texts.parquet": ".texts.parquet",
+}
 READERS = "nbval-skip"  # tag of cells that only a reader runs: the one that installs, and those of exercises
 
 
@@ -45,9 +48,10 @@ def damage(executed: NotebookNode, target: Path, run_dir: Path | None, made: Man
     wrong = []
     if executed.metadata.negdistill.get("outputs", digest_outputs(executed)) != digest_outputs(executed):
         wrong.append("outputs changed")
-    beside = target.with_suffix(".parquet")
-    if made.artifacts.get(PREDICTIONS) != (digest_file(beside) if beside.is_file() else None):
-        wrong.append(f"{beside.name} changed")
+    for name, ending in BESIDE.items():
+        beside = target.with_suffix(ending)
+        if made.artifacts.get(name) != (digest_file(beside) if beside.is_file() else None):
+            wrong.append(f"{beside.name} changed")
     if not present(run_dir, made):
         return [*wrong, MISSING]
     wrong += broken_runs(run_dir).values()

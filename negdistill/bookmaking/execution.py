@@ -1,6 +1,6 @@
 """Execution: one notebook in a kernel of its own, and what it left, put beside its source.
 
-    source + parameters  --papermill-->  cells  --nbclient, kernel-->  outputs  -->  target, NN_name.parquet
+    source + parameters  --papermill-->  cells  --nbclient, kernel-->  outputs  -->  target, files beside it
 
 A kernel is a process. It talks over sockets of the file system, where there are such, and what it writes to
 its own standard error, past the notebook, is shown only when it dies.
@@ -31,7 +31,7 @@ from papermill.execute import raise_for_execution_errors
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from negdistill.bookmaking.damage import PREDICTIONS, READERS, digest_outputs, is_run
+from negdistill.bookmaking.damage import BESIDE, READERS, digest_outputs, is_run
 from negdistill.bookmaking.planning import Failure, Job, digest_cells, read, write
 from negdistill.runs.files import atomic_path, remove
 from negdistill.runs.folder import Manifest, RunFolder, machine
@@ -197,8 +197,7 @@ def execute(
     watch: Callable[[str, str], None],
 ) -> Manifest:
     """Run a notebook and put what it made where it belongs; Failure where a cell raises."""
-    began, beside = time.monotonic(), job.target.with_suffix(".parquet")
-    source = read(job.source)
+    began, source = time.monotonic(), read(job.source)
     with largest_memory(kernels, job.name) as memory:
         executed = run_notebook(job, values, kernels, watch)
     made = Manifest(
@@ -209,11 +208,13 @@ def execute(
         machine={**machine(), "peak_mib": memory[0]},
         seconds=round(time.monotonic() - began, 1),
     )
-    if PREDICTIONS in made.artifacts:
-        with atomic_path(beside) as temporary:
-            shutil.copyfile(RunFolder.open(job.run_dir).path(PREDICTIONS), temporary)
-    else:
-        remove(beside)
+    for name, ending in BESIDE.items():
+        beside = job.target.with_suffix(ending)
+        if name in made.artifacts:
+            with atomic_path(beside) as temporary:
+                shutil.copyfile(RunFolder.open(job.run_dir).path(name), temporary)
+        else:
+            remove(beside)
     write(job.target, with_outputs(source, executed, made))
     return made
 

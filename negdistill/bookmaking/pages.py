@@ -37,6 +37,7 @@ from negdistill.bookmaking.finishing import drop_bundles, launch_sources, name_l
 from negdistill.bookmaking.locks import held
 from negdistill.bookmaking.moved import MOVED, lead_on
 from negdistill.bookmaking.planning import Failure, executed_folder, notebooks, profiles
+from negdistill.bookmaking.texts import texts_page
 from negdistill.checks import check_choice
 from negdistill.runs.digests import digest_file, digest_json, digest_tree
 from negdistill.runs.files import atomic_path, atomic_write_text, remove
@@ -214,6 +215,11 @@ def result_tables(root: Path, runs: Sequence[Execution]) -> str:
     return results.results_page(root / "book" / "tables", {run.name: run.title for run in runs})
 
 
+def answers(root: Path, runs: Sequence[Execution]) -> str:
+    """All committed answers as they were given."""
+    return texts_page(root / "book" / "executed", {run.name: run.title for run in runs})
+
+
 def cost_table(root: Path, runs: Sequence[Execution]) -> str:
     """What every chapter took at every scale that was run, from book/costs.csv."""
     frame = pd.read_csv(root / "book" / COSTS).set_index(["chapter", "scale"])
@@ -236,6 +242,7 @@ GENERATED: dict[str, Callable[[Path, Sequence[Execution]], str]] = {
     "versions": version_table,
     "provenance": provenance,
     "results": result_tables,
+    "answers": answers,
     "costs": cost_table,
     "plan": lambda root, runs: plan_page(root),
 }
@@ -249,8 +256,7 @@ def refresh_costs(root: Path) -> Path:
     for scale in SCALES:
         for run in filter(None, map(Execution.read, notebooks(executed_folder(root, scale)))):
             name, peak = run.name.removesuffix(".ipynb"), run.made.machine.get("peak_mib")
-            row = {"scale": scale, "chapter": name, "seconds": run.made.seconds, "peak_mib": peak}
-            rows[scale, name] = row
+            rows[scale, name] = dict(scale=scale, chapter=name, seconds=run.made.seconds, peak_mib=peak)
     with atomic_path(path) as temporary:
         pd.DataFrame([rows[key] for key in sorted(rows)]).to_csv(temporary, index=False)
     return path
@@ -262,8 +268,7 @@ def refresh_costs(root: Path) -> Path:
 def render(root: Path, profile: str, say: Callable[[str], None] = lambda line: None) -> Path:
     """Render the pages of a profile and return their folder; Failure where the render warns.
 
-    Waits while another process renders them, and takes its pages where nothing changed since.
-    """
+    Where another process renders them, wait, and take its pages if nothing changed since."""
     check_choice("profile", profile, profiles(root))
     build = root / "_build" if profile == "book" else root / "_build" / profile
     with held(build / "pages", f"the pages of profile {profile} are", say):

@@ -17,7 +17,8 @@ meaning there:
     seed = 0                             recorded in the provenance
 
 A notebook that reads artefacts of others names them in its metadata: {"negdistill": {"needs": ["MM_other"]}}.
-Its artefact predictions.parquet, who answered what, goes beside the executed notebook as NN_name.parquet.
+Two artefacts go beside the executed notebook: predictions.parquet, who answered what, as NN_name.parquet, and
+texts.parquet, the answers as they were given, as NN_name.texts.parquet.
 A profile's section `common` goes to every notebook that has the parameter, a section NN_name to that one.
 A change of prose runs nothing: the executed notebook takes the new prose and keeps its outputs. The same
 holds for cells tagged nbval-skip, the one that installs and those of exercises, which only a reader runs.

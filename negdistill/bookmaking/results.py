@@ -18,6 +18,10 @@ SHOWN = {  # columns of three numbers each, as one
     "accuracy": ("accuracy", "low", "high"),
     "difference": ("difference", "difference_low", "difference_high"),
 }
+NO_LINE = {  # ends of lines by number, and of what is no text a sign that it was there
+    **dict.fromkeys([*range(9), 11, 12, *range(14, 32)], "\ufffd"),
+    **{ord(end): f"&#{ord(end)};" for end in "\r\n"},
+}
 FIRST = ("condition", "variant", "method", "set", "teacher", "against", *SHOWN, "p")  # where they are there
 
 
@@ -83,24 +87,25 @@ def table(
     choices  columns whose values a reader can choose from
     lines    of the CSV: its header, then one for each row
     """
-    heads = (f'<th scope="col"{" data-choice" * (name in choices)}>{_line(name)}</th>' for name in shown)
+    heads = (f'<th scope="col"{" data-choice" * (name in choices)}>{in_line(name)}</th>' for name in shown)
     numbers = values.reindex(columns=shown.columns).to_numpy(float)
     rows = (
-        f'<tr data-line="{_line(line)}">{_row(texts, row)}</tr>'
+        f'<tr data-line="{in_line(line)}">{_row(texts, row)}</tr>'
         for line, texts, row in zip(lines[1:], shown.to_numpy(), numbers, strict=True)
     )
     return (
-        f'<div class="results" role="region" tabindex="0" aria-label="{_line(title)}: rows">'
-        f'<table class="table" data-file="{_line(file)}" data-line="{_line(lines[0])}">'
+        f'<div class="results" role="region" tabindex="0" aria-label="{in_line(title)}: rows">'
+        f'<table class="table" data-file="{in_line(file)}" data-line="{in_line(lines[0])}">'
         f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
 def _row(texts: Sequence[object], numbers: Sequence[float]) -> str:
     values = ("" if pd.isna(number) else f' data-value="{float(number)!r}"' for number in numbers)
-    first, *more = (f"{value}>{_line(text)}" for value, text in zip(values, texts, strict=True))
+    first, *more = (f"{value}>{in_line(text)}" for value, text in zip(values, texts, strict=True))
     return f'<th scope="row"{first}</th>' + "".join(f"<td{cell}</td>" for cell in more)
 
 
-def _line(value: object) -> str:
-    return escaped(value).replace("\n", "&#10;")
+def in_line(value: object) -> str:
+    """A value as text of HTML in one line, which a page in Markdown takes as it is, and a page in XML too."""
+    return escaped(value).translate(NO_LINE)

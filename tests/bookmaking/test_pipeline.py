@@ -242,16 +242,18 @@ def test_changed_outputs_and_predictions_are_made_again(root):
     assert states(root)["00_one"] == "outputs changed"
     assert runs(root) == ONE and text(executed(root, "00_one")) == "wrote 5\n"
 
-    write = "\nwith folder.create('predictions.parquet') as path:\n    path.write_bytes(b'who')"
-    edit(root / "notebooks" / "00_one.ipynb", 2, FIRST + write)
-    beside = path.with_suffix(".parquet")
-    assert runs(root) == BOTH and beside.read_bytes() == b"who"
-    for damage in (lambda: beside.write_bytes(b""), beside.unlink):
-        damage()
-        assert states(root)["00_one"] == "00_one.parquet changed"
-        assert runs(root) == ONE and beside.read_bytes() == b"who"
+    write = "\nfor name in ('predictions.parquet', 'texts.parquet'):\n    with folder.create(name) as path:\n"
+    edit(root / "notebooks" / "00_one.ipynb", 2, FIRST + write + "        path.write_text(name)")
+    beside = {path.with_suffix(".parquet"): "predictions.parquet"}
+    beside[path.with_suffix(".texts.parquet")] = "texts.parquet"
+    assert runs(root) == BOTH and {one: one.read_text() for one in beside} == beside
+    for one, content in beside.items():
+        for damage in (lambda one=one: one.write_bytes(b""), one.unlink):
+            damage()
+            assert states(root)["00_one"] == f"{one.name} changed"
+            assert runs(root) == ONE and one.read_text() == content
     edit(root / "notebooks" / "00_one.ipynb", 2, FIRST)
-    assert runs(root) == BOTH and not beside.exists()
+    assert runs(root) == BOTH and not any(one.exists() for one in beside)
 
 
 def test_a_damaged_run_inside_the_run_folder_is_seen_and_made_again(root):

@@ -1,0 +1,217 @@
+"""Reading answers on the rendered page: filter, open, leaf and go back, by keyboard, without a network.
+
+Skipped where the book cannot be rendered or there is no Chromium.
+"""
+
+from pathlib import Path
+
+import browser
+import pytest
+
+from negdistill.bookmaking.texts import texts
+
+FILE = Path(__file__).parents[1] / "book" / "executed" / "11_real_student.texts.parquet"
+LOOKS = [(theme, width) for theme in ("light", "dark") for width in (1280, 390)]
+KEYS = {"Enter": (13, "\r"), "Tab": (9, "")}
+STATE = """(() => {
+    const list = document.querySelector(".answers"), leaf = document.querySelector(".leaf");
+    const seen = [...list.children], open = seen.filter(one => one.open);
+    const status = document.querySelector(`${leaf.hidden ? ".finder" : ".leaf"} [role=status]`);
+    const own = one => one.querySelector("pre").previousSibling.textContent.match(/Question (.+?);/)[1];
+    return {
+        list: leaf.hidden ? seen.map(own) : null,
+        open: open.map(own),
+        said: status.textContent,
+        at: decodeURIComponent(location.hash),
+        focus: document.activeElement.matches("summary") ? own(document.activeElement.parentElement)
+            : document.activeElement.textContent,
+        inside: document.activeElement.getBoundingClientRect().top >= 0
+            && document.activeElement.getBoundingClientRect().bottom <= innerHeight,
+    };
+})()"""
+SETTLED = """new Promise(done => {
+    const look = before => setTimeout(() => scrollY === before ? done() : look(scrollY), 100);
+    look(null);
+})"""  # an address changes, then the page is told, and then it scrolls
+FRAME = texts(FILE)
+ASKED = list(FRAME["problem_id"].unique())
+
+
+def solved(method):
+    return set(FRAME.loc[(FRAME["method"] == method) & FRAME["correct"], "problem_id"])
+
+
+@pytest.fixture(scope="module")
+def window(html, tmp_path_factory):
+    if browser.executable() is None:
+        pytest.skip(f"needs a Chromium on the PATH: {', '.join(browser.NAMES)}")
+    profile = tmp_path_factory.mktemp("answers") / "profile"
+    with browser.served(html) as address, browser.browser(profile) as one:
+        one.page = f"{address}/book/answers.html"
+        one.address = address
+        yield one
+
+
+@pytest.fixture(params=LOOKS, ids=lambda look: f"{look[0]}-{look[1]}")
+def page(window, request):
+    """The page, opened anew in a theme and at a width; nothing is asked of others, or goes wrong."""
+    theme, width = request.param
+    window.theme(theme)
+    window.resize(width)
+    window.open("about:blank")  # else a page that differs in its hash alone would not be loaded
+    window.open(window.page)
+    yield window
+    assert window.run(browser.FOLLOWED.replace("THEME", theme)) == theme
+    assert window.run("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert not browser.complaints(window.events, window.address)
+
+
+def state(page):
+    page.run(SETTLED)
+    return page.run(STATE)
+
+
+def press(page, key="Enter", on=None):
+    """A key on what has the focus, or first on a button or the summary of a question that shows a text."""
+    if on is not None:
+        page.run(
+            f"""[...document.querySelectorAll(".leaf button, .finder button, .more, .answers summary")]
+                .find(one => one.checkVisibility() && (one.textContent === "{on}"
+                    || one.nextSibling?.textContent.includes("Question {on};"))).focus()"""
+        )
+    code, text = KEYS[key]
+    for kind in ("keyDown", "keyUp"):
+        page.call(
+            "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, text=text
+        )
+    return state(page)
+
+
+def fill(page, name, value):
+    page.run(
+        f"""[...document.querySelectorAll(".finder label")].filter(one => one.firstChild.data === "{name}")
+            .forEach(({{control}}) => {{
+                control.value = "{value}";
+                control.dispatchEvent(new Event(control.matches("select") ? "change" : "input"));
+            }})"""
+    )
+    return state(page)
+
+
+def found(ids):
+    """State of the list that has these questions, in the order of the file."""
+    return {"list": [one for one in ASKED if one in ids], "said": f"{len(ids)} of {len(ASKED)} questions"}
+
+
+def test_questions_are_filtered_by_subject_level_words_and_by_who_solves_them(page):
+    assert state(page).items() >= {**found(ASKED), "open": [], "at": ""}.items()
+    for column in ("subject", "level"):
+        for value in FRAME[column].unique():
+            ids = set(FRAME.loc[FRAME[column] == value, "problem_id"])
+            assert fill(page, column, value).items() >= found(ids).items()
+        fill(page, column, "")
+    for method in FRAME["method"].unique():
+        assert fill(page, method, "✗ wrong").items() >= found({*ASKED} - solved(method)).items()
+        assert fill(page, method, "✓ right").items() >= found(solved(method)).items()
+        fill(page, method, "")
+
+    fill(page, "NAT", "✓ right")
+    ids = solved("NAT") - solved("CoT KD")
+    assert ids and fill(page, "CoT KD", "✗ wrong").items() >= found(ids).items()
+    assert press(page, on="Show all").items() >= found(ASKED).items()
+
+    words = FRAME["text"].str.lower()
+    ids = set(FRAME.loc[words.str.contains("solve for"), "problem_id"])
+    both = fill(page, "any words", "SOLVE  for")
+    assert ids and ids <= set(both["list"]) < set(ASKED)
+    assert fill(page, "any words", "no such words")["list"] == []
+
+
+def test_a_question_is_opened_leafed_from_and_left_by_keyboard(page):
+    level = FRAME["level"].mode()[0]
+    ids = [one for one in ASKED if one in set(FRAME.loc[FRAME["level"] == level, "problem_id"])]
+    fill(page, "level", level)
+    one = press(page, on=ids[-2])
+    here = {"list": None, "open": [ids[-2]], "said": f"{len(ids) - 1} of {len(ids)}", "focus": ids[-2]}
+    assert one.items() >= {**here, "at": f"#11_real_student-{ids[-2]}", "inside": True}.items()
+    texts = page.run("[...document.querySelectorAll('.answers [data-method]')].map(one => one.textContent)")
+    answers = FRAME[FRAME["problem_id"] == ids[-2]]
+    assert len(texts) == len(answers)
+    for shown, (_, row) in zip(texts, answers.iterrows(), strict=True):
+        verdict = "✓ right" if row["correct"] else "✗ wrong"
+        assert shown.startswith(f"{row['method']}: {verdict}") and shown.endswith(row["text"])
+
+    last = press(page, on="Next")
+    assert (last["open"], last["said"], last["focus"]) == ([ids[-1]], f"{len(ids)} of {len(ids)}", "Next")
+    end = press(page)  # there is no next one: nothing moves, and the focus stays
+    assert end == last
+    assert page.run("[...document.querySelectorAll('.leaf button')].map(one => one.ariaDisabled)") == [
+        *(None, "false", "true"),
+    ]
+    assert press(page, on="Previous").items() >= {**here, "focus": "Previous"}.items()
+    back = press(page, on="All questions")
+    assert back["list"] == ids and back["open"] == [] and back["focus"] == ids[-2] and back["inside"]
+    assert press(page)["open"] == [ids[-2]]  # the question has the focus: Enter opens it again,
+    assert press(page)["list"] == ids  # and folds it, which leads back as well
+
+
+def test_back_and_forward_of_the_browser_and_a_link_lead_to_a_question(page):
+    one, two = ASKED[3:5]
+    press(page, on=one)
+    press(page, on="Next")
+    for move, at in (("back", [one]), ("back", []), ("forward", [one]), ("forward", [two])):
+        page.run(f"history.{move}()")
+        assert state(page)["open"] == at
+    page.events.clear()
+    address = page.run("location.href")
+    page.open("about:blank")
+    page.open(address)
+    there = state(page)
+    assert there["open"] == [two] and there["said"] == f"5 of {len(ASKED)}" and there["inside"]
+    page.run("document.querySelector('.finder input').value = 'no such words'")
+    fill(page, "any words", "no such words")
+    assert state(page)["said"] == "not among the 0 found"
+
+
+def test_a_long_list_is_shown_in_parts(page):
+    """As a run of more questions would have it: ours, many times over."""
+    page.run(
+        """new Promise(done => {
+            for (const one of document.querySelectorAll(".finder, .leaf, .more")) one.remove();
+            const list = document.querySelector(".answers"), ours = [...list.children];
+            list.id = "many";
+            for (let n = 0; n < 4; n += 1)
+                for (const one of ours) {
+                    const copy = one.cloneNode(true);
+                    copy.id = `many-${n}-${ours.indexOf(one)}`;
+                    list.append(copy);
+                }
+            for (const one of ours) one.remove();
+            const again = document.createElement("script");
+            again.src = "../_static/answers.js";
+            again.onload = done;
+            document.head.append(again);
+        })"""
+    )
+    many = 4 * len(ASKED)
+    first = state(page)
+    assert len(first["list"]) == 50 and first["said"] == f"{many} of {many} questions"
+    more = press(page, on="Show more questions")
+    assert len(more["list"]) == 100 and more["focus"] == more["list"][50] and more["inside"]
+    page.run("location.hash = '#many-3-39'")
+    assert state(page)["said"] == f"{many} of {many}"
+    back = press(page, on="All questions")
+    assert len(back["list"]) == many and back["focus"] == ASKED[39] and back["inside"]
+    assert not page.run("document.querySelector('.more').checkVisibility()")
+
+
+def test_without_javascript_the_answers_are_there(window):
+    window.call("Emulation.setScriptExecutionDisabled", value=True)
+    window.events.clear()
+    window.call("Page.navigate", url=window.page)
+    while not any(method == "Page.loadEventFired" for method, _ in window.events):
+        window.receive()
+    window.call("Emulation.setScriptExecutionDisabled", value=False)
+    assert window.run("document.querySelectorAll('.answers > details > summary').length") == len(ASKED)
+    assert window.run("document.querySelectorAll('.answers [data-method] pre').length") == len(FRAME)
+    assert window.run("document.querySelectorAll('.finder, .leaf').length") == 0
