@@ -20,7 +20,9 @@ from negdistill.bookmaking.evidence import DIGITS, TABLE, conditions, digest, fi
 from negdistill.bookmaking.planning import notebooks, plan
 from negdistill.bookmaking.reference import modules, names
 from negdistill.bookmaking.texts import texts
+from negdistill.inference.side_by_side import fits_in
 from negdistill.runs.digests import digest_file
+from negdistill.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
@@ -28,7 +30,7 @@ EXECUTED = BOOK / "executed"
 CLAIMS = read_plan(BOOK / "plan.yml")
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
-PAGES = sorted(BOOK.rglob("*.md"))
+PAGES = sorted(path for path in BOOK.rglob("*.md") if "artifacts" not in path.parts)
 NOTEBOOKS = notebooks(ROOT / "notebooks")
 LONGEST_CELL = 25  # lines
 PARAMETER = re.compile(r"(\w+): (\w+) = (.+?)  # (.+)")
@@ -340,6 +342,24 @@ def test_the_tables_of_results_follow_from_the_committed_predictions():
     for name, frame in expected.items():
         text = frame.round(DIGITS).to_csv(index=False)
         assert (BOOK / "tables" / f"{name}.csv").read_text("utf-8") == text, "python -m negdistill refresh"
+
+
+def test_the_committed_adapters_are_whole_small_and_of_the_rows_that_try_shows():
+    folder = BOOK / "artifacts" / "smollm2-135m"
+    assert set(fits_in(folder)) == {"CoT KD", "Negative adapter", "NAT"}
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 30e6 and max(p.stat().st_size for p in files) < 8e6
+    for one in fits_in(folder).values():
+        run, names = RunFolder.open(one.folder), {path.relative_to(one.folder).as_posix() for path in files
+                                                  if path.is_relative_to(one.folder)}  # fmt: skip
+        assert names == {*run.manifest.artifacts, "manifest.json"}
+        assert all(run.path(name).is_file() for name in run.manifest.artifacts)
+        wanted = yaml.safe_load((ROOT / "notebooks/profiles/book.yml").read_text("utf-8"))["11_real_student"]
+        train = run.manifest.parameters["train"]
+        assert (train["max_steps"], train["batch_size"], train["lr"]) == (
+            *(wanted["steps"], wanted["batch_size"], wanted["changes"]["lr"]),
+        )
+        assert f"{one.trainable_parameters:,}" in (folder / "README.md").read_text("utf-8")
 
 
 def test_predictions_are_those_of_the_executed_chapters_and_small():

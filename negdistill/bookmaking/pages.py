@@ -10,9 +10,8 @@ What follows from other files is written while staging, nowhere else: book/api/ 
 a line `<!-- generated: name -->` gives way to what GENERATED[name] makes of the package's source and of the
 provenance in the executed notebooks.
 
-Strict: a warning, a reference to nothing, or a traceback stored in a notebook ends the build. Every render
-starts from nothing, because an incremental one does not repeat the warnings of pages that did not change;
-when none did, nothing is rendered.
+Strict: a warning, a reference to nothing, or a traceback stored in a notebook ends the build. Where anything
+changed, all is rendered: an incremental build does not repeat the warnings of pages that did not change.
 """
 
 from __future__ import annotations
@@ -73,7 +72,8 @@ def stage(root: Path, profile: str, folder: Path) -> None:
             f"open those that were run, in {executed[0].parent}, with Jupyter"
         )
     remove(folder)
-    shutil.copytree(root / "book", folder / "book", ignore=shutil.ignore_patterns("executed", ".*"))
+    left_out = shutil.ignore_patterns("executed", "artifacts", ".*")
+    shutil.copytree(root / "book", folder / "book", ignore=left_out)
     (folder / "book" / "executed").mkdir()
     for path in executed:
         check_outputs(path)
