@@ -28,16 +28,14 @@ help:
 
 # The stamp names what .venv was made from and where, and is written last. Equal: nothing to do. Different: install
 # what changed. No stamp: the installation was interrupted, or is not ours, and is made again from nothing.
-# Bytecode is made of what is imported, when it is: pip would compile everything, one file after the other.
 env:
 	@made="$$(cat pyproject.toml constraints.txt | cksum) $(CURDIR)"; \
 	if [ "$$(cat $(STAMP) 2>/dev/null)" = "$$made" ]; then exit 0; fi; \
 	set -e; echo "env: installing into .venv, minutes the first time"; \
 	if [ ! -f $(STAMP) ]; then $(PYTHON) -m venv --clear .venv; fi; \
 	rm -f $(STAMP); \
-	if command -v uv > /dev/null; then pip="uv pip"; into="--python $(PY)"; lazy=; \
-	else pip="$(PY) -m pip"; into=; lazy=--no-compile; fi; \
-	$$pip install $$into $$lazy --quiet --constraint constraints.txt --editable '.[all]'; \
+	if command -v uv > /dev/null; then pip="uv pip"; into="--python $(PY)"; else pip="$(PY) -m pip"; into=; fi; \
+	$$pip install $$into --quiet --constraint constraints.txt --editable '.[all]'; \
 	$$pip check $$into; \
 	echo "$$made" > $(STAMP)
 	$(DONE)

@@ -349,15 +349,15 @@ def test_the_environment_is_made_by_uv_where_there_is_one(clone, tmp_path):
         (tmp_path / name).chmod(0o755)
     install = "install{} --quiet --constraint constraints.txt --editable .[all]\n"
     folders = [one for one in os.environ["PATH"].split(":") if not (Path(one) / "uv").exists()]
-    for path, tool, into, lazy in (
-        (":".join([f"{tmp_path}/bin", *folders]), "uv pip ", " --python .venv/bin/python", ""),
-        (":".join(folders), "python -m pip ", "", " --no-compile"),
+    for path, tool, into in (
+        (":".join([f"{tmp_path}/bin", *folders]), "uv pip ", " --python .venv/bin/python"),
+        (":".join(folders), "python -m pip ", ""),
     ):
         called.unlink(missing_ok=True)
         (clone / ".venv" / "environment").write_text("another")
         done = make(clone, "env", PATH=path)
         assert done.returncode == 0, done.stderr
-        assert called.read_text() == f"{tool}{install.format(into + lazy)}{tool}check{into}\n"
+        assert called.read_text() == f"{tool}{install.format(into)}{tool}check{into}\n"
 
 
 def test_data_beside_the_clone_is_used_where_nothing_else_is_set(clone):
