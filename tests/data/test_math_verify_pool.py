@@ -1,5 +1,6 @@
 import signal
 import sqlite3
+import time
 from contextlib import closing, contextmanager
 
 import pytest
@@ -25,8 +26,9 @@ def ended(monkeypatch, number):
     ask = pool._Worker.ask
 
     def end(worker, question):
-        worker.process.send_signal(number)
-        worker.process.wait()
+        while worker.process.poll() is None:  # an interrupt that comes while Python starts can be lost
+            worker.process.send_signal(number)
+            time.sleep(0.1)
         return ask(worker, question)
 
     with monkeypatch.context() as patch:
