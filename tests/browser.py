@@ -1,4 +1,4 @@
-"""A headless Chromium and a server of files for the tests of the rendered book; the standard library alone.
+"""A headless Chromium and a server of files for the tests of the rendered book, made of the standard library.
 
 The browser is driven over a pair of pipes (its option --remote-debugging-pipe): messages are JSON, each ended
 by a zero byte; a reply has the id of its command, everything else is an event.
@@ -19,11 +19,14 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import pytest
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-dev-shm-usage --hide-scrollbars --no-proxy-server"
 ).split()
+LOOKS = [(theme, width) for theme in ("light", "dark") for width in (1280, 390)]
 PATIENCE = 60  # seconds for one reply
 FOLLOWED = """new Promise(done => {
     const end = performance.now() + 2000, seen = document.documentElement.dataset;
@@ -152,12 +155,29 @@ class Browser:
 
 @contextmanager
 def browser(profile: Path) -> Iterator[Browser]:
-    """A browser within the block."""
+    """A browser within the block; the test is skipped where there is no Chromium."""
+    if executable() is None:
+        pytest.skip(f"needs a Chromium on the PATH: {', '.join(NAMES)}")
     one = Browser(profile)
     try:
         yield one
     finally:
         one.close()
+
+
+@contextmanager
+def looking(window: Browser, site: str, name: str, look: tuple[str, int]) -> Iterator[Browser]:
+    """A page of a site, opened anew in a theme and at a width. In the end it has followed the theme, is no
+    wider than the window, and has asked nothing of others, nor gone wrong."""
+    theme, width = look
+    window.theme(theme)
+    window.resize(width)
+    window.open("about:blank")  # else a page that differs in its hash alone would not be loaded
+    window.open(f"{site}/book/{name}.html")
+    yield window
+    assert window.run(FOLLOWED.replace("THEME", theme)) == theme
+    assert window.run("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert not complaints(window.events, site)
 
 
 def complaints(events: list[tuple[str, dict]], address: str) -> list[str]:

@@ -11,7 +11,6 @@ import pytest
 from negdistill.bookmaking.texts import texts
 
 FILE = Path(__file__).parents[1] / "book" / "executed" / "11_real_student.texts.parquet"
-LOOKS = [(theme, width) for theme in ("light", "dark") for width in (1280, 390)]
 KEYS = {"Enter": (13, "\r"), "Tab": (9, "")}
 STATE = """(() => {
     const list = document.querySelector(".answers"), leaf = document.querySelector(".leaf");
@@ -43,8 +42,6 @@ def solved(method):
 
 @pytest.fixture(scope="module")
 def window(html, tmp_path_factory):
-    if browser.executable() is None:
-        pytest.skip(f"needs a Chromium on the PATH: {', '.join(browser.NAMES)}")
     profile = tmp_path_factory.mktemp("answers") / "profile"
     with browser.served(html) as address, browser.browser(profile) as one:
         one.page = f"{address}/book/answers.html"
@@ -52,18 +49,10 @@ def window(html, tmp_path_factory):
         yield one
 
 
-@pytest.fixture(params=LOOKS, ids=lambda look: f"{look[0]}-{look[1]}")
+@pytest.fixture(params=browser.LOOKS, ids=lambda look: f"{look[0]}-{look[1]}")
 def page(window, request):
-    """The page, opened anew in a theme and at a width; nothing is asked of others, or goes wrong."""
-    theme, width = request.param
-    window.theme(theme)
-    window.resize(width)
-    window.open("about:blank")  # else a page that differs in its hash alone would not be loaded
-    window.open(window.page)
-    yield window
-    assert window.run(browser.FOLLOWED.replace("THEME", theme)) == theme
-    assert window.run("document.documentElement.scrollWidth - innerWidth") <= 0
-    assert not browser.complaints(window.events, window.address)
+    with browser.looking(window, window.address, "answers", request.param) as one:
+        yield one
 
 
 def state(page):

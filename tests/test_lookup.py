@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 FILE = Path(__file__).parents[1] / "book" / "tables" / "05_baselines.csv"
-LOOKS = [(theme, width) for theme in ("light", "dark") for width in (1280, 390)]
 TABLE = """(() => {
     const table = document.querySelector('[data-file="05_baselines.csv"]'), box = table.closest("details");
     const heads = [...table.tHead.rows[0].cells], status = box.querySelector("[role=status]");
@@ -36,8 +35,6 @@ TABLE = """(() => {
 @pytest.fixture(scope="module")
 def window(html, tmp_path_factory):
     """A browser on the page of results, whose downloads lie in `window.downloads`."""
-    if browser.executable() is None:
-        pytest.skip(f"needs a Chromium on the PATH: {', '.join(browser.NAMES)}")
     folder = tmp_path_factory.mktemp("lookup")
     with browser.served(html) as address, browser.browser(folder / "profile") as one:
         one.address, one.downloads = address, folder / "downloads"
@@ -51,17 +48,10 @@ def window(html, tmp_path_factory):
         yield one
 
 
-@pytest.fixture(params=LOOKS, ids=lambda look: f"{look[0]}-{look[1]}")
+@pytest.fixture(params=browser.LOOKS, ids=lambda look: f"{look[0]}-{look[1]}")
 def page(window, request):
-    """The page, opened anew in a theme and at a width; nothing is asked of others, or goes wrong."""
-    theme, width = request.param
-    window.theme(theme)
-    window.resize(width)
-    window.open(f"{window.address}/book/results.html")
-    yield window
-    assert window.run(browser.FOLLOWED.replace("THEME", theme)) == theme
-    assert window.run("document.documentElement.scrollWidth - innerWidth") <= 0
-    assert not browser.complaints(window.events, window.address)
+    with browser.looking(window, window.address, "results", request.param) as one:
+        yield one
 
 
 def act(page, script="null"):

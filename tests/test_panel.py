@@ -131,8 +131,6 @@ class Panel:
 @pytest.fixture(scope="module")
 def method(html, tmp_path_factory):
     """A window with the method page; what it complains of until the last test is a failure."""
-    if browser.executable() is None:
-        pytest.skip(f"needs a Chromium on the PATH: {', '.join(browser.NAMES)}")
     profile = tmp_path_factory.mktemp("panels") / "profile"
     with browser.served(html) as address, browser.browser(profile) as window:
         window.open(f"{address}/book/method.html")
@@ -319,8 +317,6 @@ def test_without_javascript_the_page_shows_the_first_position_in_text(html, meth
 
 
 def test_the_japanese_panel_answers_in_japanese(html, tmp_path):
-    if browser.executable() is None:
-        pytest.skip(f"needs a Chromium on the PATH: {', '.join(browser.NAMES)}")
     words = {"subtracted": "引かれる", "left out": "使われない", "added": "足される"}
     with browser.served(html) as address, browser.browser(tmp_path / "profile") as window:
         found = window.open(f"{address}/book/ja/method.html")

@@ -183,8 +183,6 @@ def test_every_page_outside_the_reference_has_a_card(html, site):
 
 
 def test_every_page_fits_desktop_and_phone_in_light_and_dark(html, site, tmp_path):
-    if browser.executable() is None:
-        pytest.skip(f"needs a Chromium on the PATH: {', '.join(browser.NAMES)}")
     wrong, looks = [], [("light", 1280), ("dark", 1280), ("dark", 390), ("light", 390)]
     with browser.served(html) as address, browser.browser(tmp_path / "profile") as window:
         for name in sorted(set(site) - {"index.html"}):  # that one leads on at once
@@ -202,8 +200,6 @@ def test_every_page_fits_desktop_and_phone_in_light_and_dark(html, site, tmp_pat
 
 
 def test_the_browser_run_would_see_what_is_wrong(tmp_path):
-    if browser.executable() is None:
-        pytest.skip(f"needs a Chromium on the PATH: {', '.join(browser.NAMES)}")
     body = (
         '<div style="width: 500px">wide</div><img src="gone.png" alt="gone"><script>nothing.here()</script>'
     )

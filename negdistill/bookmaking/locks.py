@@ -14,7 +14,7 @@ from negdistill.runs.files import remove
 
 
 @contextmanager
-def held(folder: Path, what: str, say: Callable[[str], None]) -> Iterator[None]:
+def taking_turns(folder: Path, what: str, say: Callable[[str], None]) -> Iterator[None]:
     """Within the block no other process makes something in the folder; who comes second says so, and waits.
 
     what  is made there, with its verb: "profile quick is"

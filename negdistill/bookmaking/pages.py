@@ -33,7 +33,7 @@ from negdistill import PUBLIC
 from negdistill.bookmaking import reference, results
 from negdistill.bookmaking.claims_page import plan_page
 from negdistill.bookmaking.finishing import drop_bundles, launch_sources, name_language, name_toggles
-from negdistill.bookmaking.locks import held
+from negdistill.bookmaking.locks import taking_turns
 from negdistill.bookmaking.moved import MOVED, lead_on
 from negdistill.bookmaking.planning import Failure, executed_folder, notebooks, profiles
 from negdistill.bookmaking.texts import texts_page
@@ -271,7 +271,7 @@ def render(root: Path, profile: str, say: Callable[[str], None] = lambda line: N
     Where another process renders them, wait, and take its pages if nothing changed since."""
     check_choice("profile", profile, profiles(root))
     build = root / "_build" if profile == "book" else root / "_build" / profile
-    with held(build / "pages", f"the pages of profile {profile} are", say):
+    with taking_turns(build / "pages", f"the pages of profile {profile} are", say):
         return _rendered(root, profile, build, say)
 
 

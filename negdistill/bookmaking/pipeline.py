@@ -39,7 +39,7 @@ from typing import TextIO
 
 from negdistill.bookmaking.damage import MISSING, broken_runs
 from negdistill.bookmaking.execution import Kernels, execute, publish
-from negdistill.bookmaking.locks import held
+from negdistill.bookmaking.locks import taking_turns
 from negdistill.bookmaking.planning import (
     FORCED,
     Failure,
@@ -160,7 +160,7 @@ def run(
         wanted |= set(job.needs) if job.name in wanted else set()
     planned = [job for job in planned if job.name in wanted]
     at_once = kernels_at_once(profile, jobs)
-    with held(root / "_build" / profile, f"profile {profile} is", say):
+    with taking_turns(root / "_build" / profile, f"profile {profile} is", say):
         lines = Progress(say, terminal, seconds_before(root, profile, planned))
         alone = {job.name for job in planned if large(job)} if jobs is None else set()
         Run(root, profile, planned, selected if force else (), at_once, alone, lines).all()

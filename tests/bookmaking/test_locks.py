@@ -4,7 +4,7 @@ import os
 import re
 from threading import Thread
 
-from negdistill.bookmaking.locks import held
+from negdistill.bookmaking.locks import taking_turns
 
 
 def test_who_comes_second_is_told_and_waits(tmp_path):
@@ -15,10 +15,10 @@ def test_who_comes_second_is_told_and_waits(tmp_path):
         told.start()  # the first goes on once the second has said that it waits
 
     def second():
-        with held(tmp_path / "pages", "the pages are", say):
+        with taking_turns(tmp_path / "pages", "the pages are", say):
             order.append("second")
 
-    with held(tmp_path / "pages", "the pages are", said.append):
+    with taking_turns(tmp_path / "pages", "the pages are", said.append):
         told, waiting = Thread(target=order.append, args=["first"]), Thread(target=second)
         waiting.start()
         while not said:
@@ -32,11 +32,11 @@ def test_who_comes_second_is_told_and_waits(tmp_path):
 
 def test_an_error_gives_the_folder_free(tmp_path):
     try:
-        with held(tmp_path, "this is", print):
+        with taking_turns(tmp_path, "this is", print):
             raise KeyError
     except KeyError:
         pass
     said = []
-    with held(tmp_path, "this is", said.append):
+    with taking_turns(tmp_path, "this is", said.append):
         assert not said
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
