@@ -84,7 +84,7 @@ def fill(page, name, value):
                 control.dispatchEvent(new Event(control.matches("select") ? "change" : "input"));
             }})"""
     )
-    return state(page)
+    return page.run(STATE)  # the list is there at once: no address changes
 
 
 def found(ids):

@@ -1,6 +1,7 @@
 """The book: pages and configuration agree with the notebooks, the profiles and the project."""
 
 import ast
+import pkgutil
 import re
 import tomllib
 from functools import cache
@@ -154,6 +155,17 @@ def test_every_name_of_the_paper_map_exists(row):
         assert name.startswith("test_") and name in functions_of(ROOT / path), name
     for name in re.findall(r"\(executed/([^)]+)\)", line):
         assert (ROOT / "notebooks" / name).is_file(), name
+
+
+def test_every_name_of_the_package_in_a_text_exists():
+    said = {
+        (path.name, name)
+        for path in [*ROOT.glob("*.md"), *PAGES, *NOTEBOOKS]
+        for name in re.findall(r"`(negdistill(?:\.\w+)+)`", text_of(path))
+    }
+    assert said
+    for page, name in said:
+        assert pkgutil.resolve_name(name) is not None, (page, name)
 
 
 def test_every_equation_of_the_method_is_in_the_paper_map():

@@ -2,28 +2,27 @@
 
 import os
 import re
-from threading import Thread
+from threading import Event, Thread
 
 from negdistill.bookmaking.locks import taking_turns
 
 
 def test_who_comes_second_is_told_and_waits(tmp_path):
-    said, order = [], []
+    said, order, told = [], [], Event()
 
     def say(line):
         said.append(line)
-        told.start()  # the first goes on once the second has said that it waits
+        told.set()
 
     def second():
         with taking_turns(tmp_path / "pages", "the pages are", say):
             order.append("second")
 
     with taking_turns(tmp_path / "pages", "the pages are", said.append):
-        told, waiting = Thread(target=order.append, args=["first"]), Thread(target=second)
+        waiting = Thread(target=second)
         waiting.start()
-        while not said:
-            waiting.join(0.01)
-        told.join()
+        assert told.wait(60)
+        order.append("first")
     waiting.join(60)
     assert order == ["first", "second"]
     known = rf"the pages are being made by process {os.getpid()} since \d\d:\d\d; waiting for it to end"
