@@ -18,7 +18,7 @@ TEACHERS = {"weak": "GPT-3.5", "strong": "GPT-4"}  # of the embedded benchmark, 
 REAL = "real"  # the chapter with the real student
 METHODS = "methods"  # the chapter with two teachers, several budgets and numbers of questions
 CHAPTERS = ("negative", METHODS, "nce", "votes", "shifted", "ablations", "rivals", REAL)
-KEYS = ("chapter", "teachers", "budget", "set", "students", "one", "other", "sign", "wider")
+KEYS = ("chapter", "teachers", "budget", "set", "variant", "students", "one", "other", "sign", "wider")
 
 
 class Comparison(NamedTuple):
@@ -88,7 +88,7 @@ def comparisons(said: Mapping[str, object], where: str = "plan") -> tuple[Compar
         check_choice(f"{where}: key of a comparison", key, KEYS)
     check_choice(f"{where}: chapter", said.get("chapter"), CHAPTERS)
     one, other, budget = said["one"], said["other"], said.get("budget", "")
-    chosen = {name: said[name] for name in ("budget", "set") if name in said}
+    chosen = {name: said[name] for name in ("budget", "set", "variant") if name in said}
     if said["chapter"] == METHODS:
         chosen["questions"] = "all"
     pair = ((one,), (other,))
