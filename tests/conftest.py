@@ -136,7 +136,14 @@ def answered(tmp_path_factory) -> Path:
             *(rows(rivals, budget=budget) for budget in ("equal steps", "best point")),
             rows([f"CoT KD, continued, {rule}" for rule in ("SC", "likelihood ratio")], budget="vote of 16"),
         ],
-        "ablations": [rows(["CoT KD", "NAT"], variant=name) for name in ("as it is", "rank 2")],
+        "ablations": [
+            *(rows(["CoT KD", "NAT"], variant=name) for name in ("as it is", "rank 2")),
+            rows(
+                ["CoT KD", "CoT KD, continued", "NAT"]
+                + [f"Sum over {branch}" for branch in ("wrong answers", "right answers", "noise")],
+                variant="again",
+            ),
+        ],
         "real": [
             rows(real, set="test"),
             *(rows(["CoT KD", "NAT"], set=place) for place in ("asdiv", "svamp")),

@@ -28,6 +28,7 @@ from negdistill.training.method_table import COT, NEGATIVE
 PREDICTIONS = "predictions.parquet"
 AGAIN = "CoT KD, again"
 NOT_RUN, NOT_ASKED, SMALL = "not run yet", "not asked here", "smaller run"
+MIXED = "mixed"  # decided throughout, though not alike
 DECIDES = ("decides", "real")  # roles of what decides, with the embedded and with the real student
 COLUMNS = ["claim", "role", "label", "state", "value", "low", "high", "p", "sign", "baseline", "wider"]
 
@@ -202,12 +203,12 @@ def holm(p: pd.Series) -> pd.Series:
 
 
 def claim_verdict(rows: pd.DataFrame, role: str = "decides") -> str:
-    """One of stats.VERDICTS, NOT_ASKED or NOT_RUN, from the rows that decide a claim.
+    """One of stats.VERDICTS, MIXED, NOT_ASKED or NOT_RUN, from the rows that decide a claim.
 
     role  "decides", or "real" for the verdict with the real student
 
     NOT_RUN where one of them is missing or small, NOT_ASKED where none of the others could be asked; opposite
-    where anything that was asked is; else what all of it is, and undecided where it is not the same.
+    where anything that was asked is; else undecided where anything is, what all of it is, or MIXED.
     """
     decides = rows[rows["role"] == role]
     if decides["state"].isin([NOT_RUN, SMALL]).any() or decides.empty:
@@ -215,9 +216,10 @@ def claim_verdict(rows: pd.DataFrame, role: str = "decides") -> str:
     found = {verdict(row, row.sign) for row in decides[decides["state"] == ""].itertuples()}
     if not found:
         return NOT_ASKED
-    if VERDICTS[1] in found:
-        return VERDICTS[1]
-    return found.pop() if len(found) == 1 else VERDICTS[3]
+    for first in (VERDICTS[1], VERDICTS[3]):
+        if first in found:
+            return first
+    return found.pop() if len(found) == 1 else MIXED
 
 
 def too_wide(judged: pd.DataFrame, plan: Plan) -> pd.DataFrame:

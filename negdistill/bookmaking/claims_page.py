@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from negdistill.bookmaking.claims import DECIDES, NOT_ASKED, NOT_RUN, SMALL, claim_verdict
+from negdistill.bookmaking.claims import DECIDES, MIXED, NOT_ASKED, NOT_RUN, SMALL, claim_verdict
 from negdistill.bookmaking.claims_plan import TEACHERS, Claim, Comparison, Plan, read_plan
 from negdistill.bookmaking.editions import ENGLISH, Edition
 from negdistill.bookmaking.plots_claims import forest
@@ -22,7 +22,7 @@ from negdistill.bookmaking.tables import percent, published_methods, published_s
 from negdistill.stats import VERDICTS, verdict
 
 NO_NUMBER = "not available to us"
-BADGES = dict(zip(VERDICTS, ("success", "danger", "info", "secondary"), strict=True))
+BADGES = dict(zip((*VERDICTS, MIXED), ("success", "danger", "info", "secondary", "primary"), strict=True))
 
 
 def signed(value: float, low: float, high: float) -> str:
