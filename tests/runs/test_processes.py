@@ -5,9 +5,10 @@ import os
 import subprocess
 import sys
 import threading
-import time
+import warnings
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -188,19 +189,25 @@ def test_a_second_run_waits_for_the_first_and_takes_what_it_made(kind, tmp_path,
     """Kind: two runs in one folder; as in broadinstitute/CellBender#241."""
     make, owner, work = RUNS[kind]
     monkeypatch.setattr(processes_module, "SILENT", 0.05)
-    does, calls, begun, made = getattr(owner, work), [], threading.Event(), []
+    does, calls, made = getattr(owner, work), [], []
+    begun, waits = threading.Event(), threading.Event()
 
     def slowly(*given, **options):
         begun.set()
         calls.append(given)
-        time.sleep(0.3)
+        assert waits.wait(60)  # both draw from one generator: the second has drawn all by then
         return does(*given, **options)
+
+    def say(text, stacklevel):
+        waits.set()
+        warnings.warn(text, stacklevel=stacklevel + 1)
 
     def first():
         with held(tmp_path):  # who holds a folder may work in it
             made.append(make(tmp_path))
 
     monkeypatch.setattr(owner, work, slowly)
+    monkeypatch.setattr(processes_module, "warnings", SimpleNamespace(warn=say))
     other = threading.Thread(target=first)
     other.start()
     begun.wait(60)
