@@ -2,7 +2,9 @@
 
 import ast
 import importlib.util
+import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -207,3 +209,14 @@ def test_nbval_sees_one_changed_number_and_a_new_warning(tmp_path):
     failed = re.findall(r"^FAILED 00_x.ipynb::(Cell \d)", done.stdout, re.MULTILINE)
     assert failed == ["Cell 0", "Cell 2"], done.stdout
     assert "2 failed, 2 passed" in done.stdout
+
+
+def test_data_that_nobody_named_is_named_to_no_test(monkeypatch):
+    """Or tests that need the real data would fail where there is none, in place of being skipped."""
+    monkeypatch.setattr(os, "environ", {**os.environ})
+    for given in (None, "/somewhere"):
+        os.environ.pop("NEGDISTILL_DATA", None)
+        if given:
+            os.environ["NEGDISTILL_DATA"] = given
+        runpy.run_path(str(ROOT / "notebooks" / "conftest.py"))
+        assert os.environ.get("NEGDISTILL_DATA") == given
