@@ -8,11 +8,10 @@ from negdistill.bookmaking.pipeline import surroundings
 
 collect_ignore = ["solutions"]  # run by tests/test_solutions.py, all in one process
 
-# Kernels inherit it, as they do from the runner. A folder of data that nobody named is named to no test:
-# those that need the real data are skipped then.
-named = "NEGDISTILL_DATA" in os.environ
-values = surroundings("smoke", jobs=1)
-os.environ.update({name: value for name, value in values.items() if name != "NEGDISTILL_DATA" or named})
+named = os.environ.get("NEGDISTILL_DATA")
+os.environ.update(surroundings("smoke", jobs=1))  # kernels inherit it, as they do from the runner
+if not named:  # nor is it to the tests: what needs the real data is skipped where nobody says where it is
+    del os.environ["NEGDISTILL_DATA"]
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:

@@ -26,7 +26,7 @@ QUIET = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-dev-shm-usage --hide-scrollbars --no-proxy-server"
 ).split()
-LOOKS = [("light", 1280), ("dark", 390)]  # a theme changes no width, a width no colour
+LOOKS = [(theme, width) for theme in ("light", "dark") for width in (1280, 390)]
 PATIENCE = 60  # seconds for one reply
 FOLLOWED = """new Promise(done => {
     const end = performance.now() + 2000, seen = document.documentElement.dataset;

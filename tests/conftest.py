@@ -102,17 +102,15 @@ def _at_random():
     return rows
 
 
-@pytest.fixture(scope="session")
-def answered(tmp_path_factory) -> Path:
-    """Predictions as the chapters leave them, in a folder: 3 seeds, 35 questions, answers at random."""
-    folder, rows = tmp_path_factory.mktemp("answered"), _at_random()
+def _chapters(rows):
+    """The parts of each chapter's predictions, by what it declares them to be."""
     taught = [row.name for row in METHODS.values() if "NAT" not in row.uses]
     rivals = ["MIX", "UL", "Negatives first", "CoT KD, continued"]
     rivals += [row.name for row in METHODS.values() if row.origin == "rival"]
     trained = ["Fine-tune", "CoT KD", "MIX", "CL", "NT", "UL", "NAT", "NCE"]
     places = ["test", "longer", "reworded"]
     real = [*trained, "KD", "Label prefix", "Negatives first", "NAT, empty branch", "CoT KD, longer"]
-    of = {
+    return {
         "methods": [
             *(rows(taught, teacher=t, budget="equal steps", questions=70) for t in ("weak", "strong")),
             *(
@@ -150,7 +148,13 @@ def answered(tmp_path_factory) -> Path:
             rows([f"CoT KD, {rule}" for rule in ("SC", "WS", "ASC")], set="vote"),
         ],
     }
-    for name, parts in of.items():
+
+
+@pytest.fixture(scope="session")
+def answered(tmp_path_factory) -> Path:
+    """Predictions as the chapters leave them, in a folder: 3 seeds, 35 questions, answers at random."""
+    folder = tmp_path_factory.mktemp("answered")
+    for name, parts in _chapters(_at_random()).items():
         path = folder / f"chapter_{name}.parquet"
         pd.concat(parts).to_parquet(path, index=False)
         made = {"predictions": name, "manifest": {"artifacts": {"predictions.parquet": digest_file(path)}}}

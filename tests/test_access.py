@@ -9,7 +9,8 @@ import browser
 import pytest
 
 PAGES = ("index", "method", "claims", "results", "answers", "executed/04_nat", "ja/method", "ja/claims")
-SIDEBARS = [("dark", 1280)]  # they are the same on every page
+LOOKS = (("light", 1280), ("dark", 390))
+SIDEBARS = (("dark", 1280),)  # they are the same on every page
 SETTLED = """new Promise(done => {
     document.querySelectorAll("details").forEach(one => one.open = true);
     setTimeout(() => { document.getAnimations().forEach(one => one.finish()); done(); }, 500);
@@ -36,7 +37,7 @@ def window(tmp_path_factory):
 def test_nothing_serious_stands_in_the_way(html, window, axe, name):
     wrong = []
     with browser.served(html) as address:
-        for theme, width in browser.LOOKS + (SIDEBARS if name == "index" else []):
+        for theme, width in LOOKS + (SIDEBARS if name == "index" else ()):
             window.theme(theme)
             window.resize(width)
             window.open(f"{address}/book/{name}.html")

@@ -312,10 +312,10 @@ def test_benchmark_runs_and_finds_both_forms_equal(tmp_path, capsys, monkeypatch
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
     arguments = "--teacher arithmetic --rows 60 --model-width 32 --layers 1 --vocabulary 300 --batch 4 "
-    arguments += "--batches 2 --repeats 2 --loss-tokens 64 --loss-vocabulary 1000 --top-k 5 --out"
+    arguments += "--batches 2 --repeats 5 --loss-tokens 64 --loss-vocabulary 1000 --top-k 5 --out"
     benchmark.main([*arguments.split(), str(tmp_path)])
     result = json.loads((tmp_path / "nce.json").read_text())
-    assert result["difference"] < 1e-10 and result["time"]["ratio"][1] > 0  # how much is for a calm machine
+    assert result["difference"] < 1e-10 and result["time"]["ratio"][1] > 1
     assert result["memory"].keys() == set(benchmark.FORMS)
     assert "released / ours" in (tmp_path / "nce.md").read_text()
     assert "A cached step takes" in capsys.readouterr().out
