@@ -41,8 +41,8 @@ SLOW = (  # what takes longest, by name of file, in the order of its start where
 
 @pytest.hookimpl(optionalhook=True)  # so that tests run without xdist, too
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """With `-n auto`: the cores that this process may use."""
-    return machine()["cores"]
+    """With `-n auto`: one more than cores, since a test often waits for a kernel or a browser to start."""
+    return machine()["cores"] + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,7 +67,6 @@ ONE_THREAD = {  # beside other kernels, since threads wait for each other where 
     **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")},
     "TOKENIZERS_PARALLELISM": "false",
 }
-EMBEDDED = "embedded"  # the student of which a chapter needs no more than one core
 ON_CPU = {"CUDA_VISIBLE_DEVICES": ""}  # smoke outputs are compared with the committed ones
 
 
@@ -100,11 +99,6 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-def large(job: Job) -> bool:
-    """Whether the student of a notebook would take all cores for itself."""
-    return job.parameters.get("student", EMBEDDED) != EMBEDDED
 
 
 def kernels_at_once(profile: str, jobs: int | None) -> int:
@@ -146,7 +140,7 @@ def run(
     force      run those selected even where they are up to date
     overrides  parameters for those selected, over the profile's
     say        takes lines of progress
-    jobs       notebooks at once; None: see `kernels_at_once`, and one with a large student runs alone
+    jobs       notebooks at once, which share the cores; None: see `kernels_at_once`
     terminal   where a line for every notebook that runs is drawn; none where it is None
 
     Raises Failure where notebooks fail, once all those are done that need none of them. ValueError for an
@@ -162,12 +156,11 @@ def run(
     at_once = kernels_at_once(profile, jobs)
     with taking_turns(root / "_build" / profile, f"profile {profile} is", say):
         lines = Progress(say, terminal, seconds_before(root, profile, planned))
-        alone = {job.name for job in planned if large(job)} if jobs is None else set()
-        Run(root, profile, planned, selected if force else (), at_once, alone, lines).all()
+        Run(root, profile, planned, selected if force else (), at_once, lines).all()
 
 
 class Run:
-    """The notebooks of one call of `run`, some of them running; those in `alone` only while no other does."""
+    """The notebooks of one call of `run`, some of them running."""
 
     def __init__(
         self,
@@ -176,12 +169,13 @@ class Run:
         jobs: list[Job],
         forced: Sequence[str],
         at_once: int,
-        alone: Collection[str],
         lines: Progress,
     ) -> None:
-        self.lines, self.at_once, self.alone, self.profile = lines, at_once, alone, profile
+        self.lines, self.profile = lines, profile
         self.shared = shared_inputs(root, profile)
         self.why = survey(jobs, self.shared, forced)
+        stale = sum(map(bool, self.why.values()))
+        self.at_once = max(1, min(at_once, stale))  # one that runs alone has all cores
         self.todo = jobs
         self.ready: list[tuple[Job, dict[str, str], list[str]]] = []  # with inputs, and why
         self.done: dict[str, Manifest] = {}
@@ -223,22 +217,16 @@ class Run:
     def _start(self, pool: ThreadPoolExecutor) -> None:
         """Start those that take longest."""
         self.ready.sort(key=lambda ready: -self.lines.likely.get(ready[0].name, float("inf")))
-        while found := next((one for one in self.ready if self._fits(one[0])), None):
-            self.ready.remove(found)
-            job, inputs, reasons = found
+        while self.ready and len(self.running) < self.at_once:
+            job, inputs, reasons = self.ready.pop(0)
             likely = f", about {self.lines.likely[job.name]:.0f} s" if job.name in self.lines.likely else ""
             self.lines.say(f"{job.name}: running ({', '.join(reasons)}){likely}")
             for folder in broken_runs(job.run_dir).keys() - {job.run_dir}:
                 remove(folder)  # whoever reads from it would stop there
             self.lines.at(job.name, "starting")
-            values = surroundings(self.profile, 1 if job.name in self.alone else self.at_once)
+            values = surroundings(self.profile, self.at_once)
             future = pool.submit(execute, job, inputs, values, self.kernels, self.lines.at)
             self.running[future] = job
-
-    def _fits(self, job: Job) -> bool:
-        """Whether a notebook may start beside those that run."""
-        beside = {one.name for one in self.running.values()}
-        return not beside or len(beside) < self.at_once and not {job.name, *beside} & set(self.alone)
 
     def _collect(self) -> None:
         """Wait a second at most for one that ends."""

@@ -327,15 +327,23 @@ def test_at_least_one_at_once_in_a_dry_run_too(jobs, more, capsys):
     assert re.fullmatch(f"error: jobs must be at least 1; got {jobs}\n", capsys.readouterr().err)
 
 
-@pytest.mark.parametrize(("jobs", "threads"), [(2, "1"), (1, "7")])
-def test_kernels_beside_others_have_one_thread_and_see_absolute_folders(root, monkeypatch, jobs, threads):
+@pytest.mark.parametrize(
+    ("only", "jobs", "threads"),
+    [([], None, "1 2"), ([], 1, "7 4"), (["00"], None, "7 4"), (["00"], 3, "7 4")],
+)
+def test_kernels_beside_others_share_the_cores_and_see_absolute_folders(
+    root, monkeypatch, only, jobs, threads
+):
     """Kind: processes side by side, each with a thread for every core; as in pytorch/pytorch#19163."""
     monkeypatch.chdir(root)
+    monkeypatch.setattr(pipeline, "machine", lambda: {"cores": 4, "gpu": None})
     monkeypatch.setenv("NEGDISTILL_DATA", "some/data")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    code = "import os\nprint(os.environ['OMP_NUM_THREADS'], os.environ['NEGDISTILL_DATA'])"
-    nbformat.write(notebook("One", "n = 1", code), root / "notebooks" / "00_one.ipynb")
-    runs(root, only=["00"], jobs=jobs)
+    names = "OMP_NUM_THREADS", "NEGDISTILL_THREADS", "NEGDISTILL_DATA"
+    code = f"import os\nprint(*(os.environ[name] for name in {names}))"
+    for name in BOTH:
+        nbformat.write(notebook("A", "n = 1", code), root / "notebooks" / f"{name}.ipynb")
+    runs(root, only=only, jobs=jobs)
     assert text(executed(root, "00_one")) == f"{threads} {root / 'some/data'}\n"
 
 
@@ -351,27 +359,6 @@ def test_cores_are_shared(monkeypatch):
     monkeypatch.setattr(pipeline, "machine", lambda: {"cores": 6, "gpu": "a card"})
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert pipeline.kernels_at_once("quick", None) == 1
-
-
-@pytest.mark.parametrize("jobs", [None, 3])
-def test_a_student_that_needs_all_cores_runs_alone_unless_told_otherwise(root, monkeypatch, jobs):
-    """The others run side by side before and after it, on their share of the cores."""
-    monkeypatch.setattr(pipeline, "machine", lambda: {"cores": 3, "gpu": None})
-    sleep = "import os, time\nstart = time.time()\ntime.sleep(2)\n"
-    show = "print(start, time.time(), os.environ['NEGDISTILL_THREADS'])"
-    for number, student in enumerate(("embedded", "smollm2-135m", "embedded")):
-        path = root / "notebooks" / f"0{number}_{'abc'[number]}.ipynb"
-        nbformat.write(notebook("One", f"student = {student!r}", sleep + show), path)
-    runs(root, jobs=jobs)
-    names = ("00_a", "01_b", "02_c")
-    spans = {name: [float(part) for part in text(executed(root, name)).split()] for name in names}
-    together = {
-        pair: spans[pair[0]][0] < spans[pair[1]][1] and spans[pair[1]][0] < spans[pair[0]][1]
-        for pair in (("00_a", "01_b"), ("01_b", "02_c"), ("00_a", "02_c"))
-    }
-    beside = jobs is not None
-    assert together == {("00_a", "01_b"): beside, ("01_b", "02_c"): beside, ("00_a", "02_c"): True}
-    assert [spans[name][2] for name in names] == ([1, 1, 1] if beside else [1, 3, 1])
 
 
 def test_a_terminal_shows_where_each_notebook_is(root):
