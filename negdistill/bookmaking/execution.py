@@ -138,6 +138,14 @@ def in_kernel(
             kernels.running.pop(job.name, None)
 
 
+def name_modules(notebook: NotebookNode, root: Path) -> None:
+    """A warning names its module below the clone, not where the clone lies on this machine."""
+    for cell in filter(is_run, notebook.cells):
+        for output in cell.outputs:
+            if output.get("name") == "stderr":
+                output.text = output.text.replace(f"{root}{os.sep}", "")
+
+
 def run_notebook(
     job: Job, values: Mapping[str, str], kernels: Kernels, watch: Callable[[str, str], None]
 ) -> NotebookNode:
@@ -153,6 +161,7 @@ def run_notebook(
     try:
         try:
             in_kernel(notebook, job, values, kernels, watch)
+            name_modules(notebook, job.source.parents[1])
         except CellExecutionError:
             raise_for_execution_errors(notebook, str(failed))  # writes it with a banner
             raise

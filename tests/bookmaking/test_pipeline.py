@@ -361,6 +361,14 @@ def test_cores_are_shared(monkeypatch):
     assert pipeline.kernels_at_once("quick", None) == 1
 
 
+def test_a_warning_names_its_module_and_no_folder_of_the_machine(root):
+    code = "import os, warnings\nmodule = os.path.abspath('../negdistill/loop.py')\n"
+    warned = "warnings.warn_explicit('rate is odd', UserWarning, module, 3)"
+    nbformat.write(notebook("One", "n = 1", code + warned), root / "notebooks" / "00_one.ipynb")
+    runs(root, only=["00"])
+    assert text(executed(root, "00_one")).startswith("negdistill/loop.py:3: UserWarning: rate is odd")
+
+
 def test_a_terminal_shows_where_each_notebook_is(root):
     cells = "# Title", "## The work"
     path = root / "notebooks" / "00_one.ipynb"
