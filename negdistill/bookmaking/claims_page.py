@@ -53,9 +53,11 @@ def published(claim: Claim, edition: Edition = ENGLISH) -> str:
     return "; ".join(found) or edition.say(NO_NUMBER)
 
 
-def _published_of(of: Comparison) -> float | None:
+def _published_of(of: Comparison, claim: Claim) -> float | None:
+    """None where the claim names no published difference of the two, as where other questions were asked."""
+    pairs = [((one,), (other,)) for one, other in claim.differences]
     teacher = of.where.get("teacher", "weak")
-    return published_difference(of.one[0], of.other[0], teacher) if len(of.one) == 1 else None
+    return published_difference(*of.one, *of.other, teacher) if (of.one, of.other) in pairs else None
 
 
 # --- cards --------------------------------------------------------------------------------------------
@@ -66,7 +68,7 @@ def figure_of(claim: Claim, rows: pd.DataFrame, plan: Plan) -> tuple[pd.DataFram
     there = rows[rows["role"].isin(DECIDES) & (rows["state"] != NOT_RUN)]
     if there.empty:
         return None
-    known = {of.label: _published_of(of) for of in (*claim.decided_by, *claim.real)}
+    known = {of.label: _published_of(of, claim) for of in (*claim.decided_by, *claim.real)}
     shown = there[["label", "value", "low", "high"]].assign(
         series="", small=there["state"] == SMALL, published=there["label"].map(known).astype(float)
     )

@@ -110,6 +110,15 @@ def test_what_the_controls_say_in_a_line():
     assert controls_say(rows((0, 1), role="decides"), JAPANESE) == "この主張に対照はない。"
 
 
+def test_no_number_of_other_questions_is_shown_as_the_published_one(judged):
+    """Claim 7 asks questions of other kinds, for which the paper's table has no row."""
+    figures = claim_figures(judged, PLAN)
+    silent = [f"claim_{claim.number:02}.png" for claim in PLAN.claims if not claim.differences]
+    assert "claim_07.png" in silent and "claim_07.png" in figures
+    for name in figures.keys() & set(silent):
+        assert figures[name][0]["published"].isna().all(), name
+
+
 def test_published_numbers():
     assert published_difference("NAT", "CoT KD", "weak") == pytest.approx(0.0152)
     assert published_difference("NAT", "NAT, empty branch", "weak") is None
