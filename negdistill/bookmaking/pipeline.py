@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,6 +67,7 @@ ONE_THREAD = {  # beside other kernels, since threads wait for each other where 
     **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")},
     "TOKENIZERS_PARALLELISM": "false",
 }
+EMBEDDED = "embedded"  # the student of which many fit into memory
 ON_CPU = {"CUDA_VISIBLE_DEVICES": ""}  # smoke outputs are compared with the committed ones
 
 
@@ -99,6 +100,11 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def large(job: Job) -> bool:
+    """Whether a notebook has a student of which memory may not hold several."""
+    return job.parameters.get("student", EMBEDDED) != EMBEDDED
 
 
 def kernels_at_once(profile: str, jobs: int | None) -> int:
@@ -140,7 +146,8 @@ def run(
     force      run those selected even where they are up to date
     overrides  parameters for those selected, over the profile's
     say        takes lines of progress
-    jobs       notebooks at once, which share the cores; None: see `kernels_at_once`
+    jobs       notebooks at once, which share the cores; None: see `kernels_at_once`, and one with a large
+               student at a time
     terminal   where a line for every notebook that runs is drawn; none where it is None
 
     Raises Failure where notebooks fail, once all those are done that need none of them. ValueError for an
@@ -156,11 +163,12 @@ def run(
     at_once = kernels_at_once(profile, jobs)
     with taking_turns(root / "_build" / profile, f"profile {profile} is", say):
         lines = Progress(say, terminal, seconds_before(root, profile, planned))
-        Run(root, profile, planned, selected if force else (), at_once, lines).all()
+        in_turn = {job.name for job in planned if large(job)} if jobs is None else set()
+        Run(root, profile, planned, selected if force else (), at_once, in_turn, lines).all()
 
 
 class Run:
-    """The notebooks of one call of `run`, some of them running."""
+    """The notebooks of one call of `run`, some of them running; of those in `in_turn` one at a time."""
 
     def __init__(
         self,
@@ -169,13 +177,15 @@ class Run:
         jobs: list[Job],
         forced: Sequence[str],
         at_once: int,
+        in_turn: Collection[str],
         lines: Progress,
     ) -> None:
-        self.lines, self.profile = lines, profile
+        self.lines, self.in_turn, self.profile = lines, in_turn, profile
         self.shared = shared_inputs(root, profile)
         self.why = survey(jobs, self.shared, forced)
-        stale = sum(map(bool, self.why.values()))
-        self.at_once = max(1, min(at_once, stale))  # one that runs alone has all cores
+        stale = {name for name, why in self.why.items() if why}
+        beside = len(stale - set(in_turn)) + bool(stale & set(in_turn))
+        self.at_once = max(1, min(at_once, beside))  # one that runs alone has all cores
         self.todo = jobs
         self.ready: list[tuple[Job, dict[str, str], list[str]]] = []  # with inputs, and why
         self.done: dict[str, Manifest] = {}
@@ -217,8 +227,9 @@ class Run:
     def _start(self, pool: ThreadPoolExecutor) -> None:
         """Start those that take longest."""
         self.ready.sort(key=lambda ready: -self.lines.likely.get(ready[0].name, float("inf")))
-        while self.ready and len(self.running) < self.at_once:
-            job, inputs, reasons = self.ready.pop(0)
+        while found := next((one for one in self.ready if self._fits(one[0])), None):
+            self.ready.remove(found)
+            job, inputs, reasons = found
             likely = f", about {self.lines.likely[job.name]:.0f} s" if job.name in self.lines.likely else ""
             self.lines.say(f"{job.name}: running ({', '.join(reasons)}){likely}")
             for folder in broken_runs(job.run_dir).keys() - {job.run_dir}:
@@ -227,6 +238,11 @@ class Run:
             values = surroundings(self.profile, self.at_once)
             future = pool.submit(execute, job, inputs, values, self.kernels, self.lines.at)
             self.running[future] = job
+
+    def _fits(self, job: Job) -> bool:
+        """Whether a notebook may start beside those that run."""
+        taken = job.name in self.in_turn and any(one.name in self.in_turn for one in self.running.values())
+        return len(self.running) < self.at_once and not taken
 
     def _collect(self) -> None:
         """Wait a second at most for one that ends."""

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import combinations
 from pathlib import Path
 
 import nbformat
@@ -359,6 +360,30 @@ def test_cores_are_shared(monkeypatch):
     monkeypatch.setattr(pipeline, "machine", lambda: {"cores": 6, "gpu": "a card"})
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert pipeline.kernels_at_once("quick", None) == 1
+
+
+@pytest.mark.parametrize("jobs", [None, 3])
+def test_large_students_take_turns_beside_others_unless_told_otherwise(root, monkeypatch, jobs):
+    """Each holds its student in memory; one that has no other beside it has all cores."""
+    monkeypatch.setattr(pipeline, "machine", lambda: {"cores": 3, "gpu": None})
+    sleep = "import os, time\nstart = time.time()\ntime.sleep(2)\n"
+    show = "print(start, time.time(), os.environ['NEGDISTILL_THREADS'])"
+    names = ("00_a", "01_b", "02_c")
+    for name, student in zip(names, ("embedded", "smollm2-135m", "a/folder"), strict=True):
+        code = notebook("One", f"student = {student!r}", sleep + show)
+        nbformat.write(code, root / "notebooks" / f"{name}.ipynb")
+    runs(root, jobs=jobs)
+    spans = {name: [float(part) for part in text(executed(root, name)).split()] for name in names}
+    together = {
+        (one, other)
+        for one, other in combinations(names, 2)
+        if spans[one][0] < spans[other][1] and spans[other][0] < spans[one][1]
+    }
+    assert (("01_b", "02_c") in together) == (jobs is not None)
+    assert together & {("00_a", "01_b"), ("00_a", "02_c")}
+    assert [spans[name][2] for name in names] == [1, 1, 1]
+    runs(root, jobs=jobs, only=names[1:], force=True)
+    assert [float(text(executed(root, name)).split()[2]) for name in names[1:]] == [1 if jobs else 3] * 2
 
 
 def test_a_warning_names_its_module_and_no_folder_of_the_machine(root):
