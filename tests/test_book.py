@@ -249,7 +249,7 @@ def parameter_table():
     def shown(value):
         comma = "; " if isinstance(value, list) and any("," in str(item) for item in value) else ", "
         text = comma.join(map(str, value)) or "none" if isinstance(value, list) else str(value)
-        return text if isinstance(value, (list, int, float, bool)) else f"`{text}`"
+        return text if isinstance(value, (list, int, float, bool)) else f"`{text}`" if text else "empty"
 
     for path in NOTEBOOKS:
         for name, _, default, meaning in parameters(path):
