@@ -27,7 +27,6 @@ SMALL = {
     "tries": 1,
     "points": 1,
     "path_epochs": 1,
-    "fewer_questions": [8],
     "methods": ["Fine-tune", "CoT KD", "MIX", "NAT", "NAT, empty branch"],
     "deciding": ["CoT KD", "NAT", "NAT, empty branch"],
     "rows": ["KD", "NCE"],
