@@ -333,6 +333,12 @@ def test_every_number_of_the_claims_follows_from_the_committed_predictions(editi
     assert found[0] == f"{found[1]}{shown}\n{found[2]}", "python -m negdistill refresh"
 
 
+def test_the_page_of_claims_says_how_many_are_ours():
+    ours = sum(claim.says.endswith("ours)") for claim in CLAIMS.claims)
+    words = "no one two three four five six".split()
+    assert f"we make {words[ours]} of our own" in text_of(BOOK / "claims.md")
+
+
 def test_a_deciding_interval_is_as_narrow_as_the_plan_says_or_the_plan_says_why():
     wide = too_wide(judge(EXECUTED, CLAIMS), CLAIMS)
     assert wide.empty, wide[["claim", "label", "low", "high"]].to_string()
