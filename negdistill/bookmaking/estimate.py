@@ -4,8 +4,8 @@
     FLOPs of training = 4 N per token (2 N forward, 2 N back through frozen weights), of an answer 2 N
     memory = weights + 16 bytes for each number that is trained + activations and logits of one batch
 
-N counts the parameters of the base. Nothing is loaded: shapes come from a configuration that is at hand, or
-from SHAPES. What is estimated is marked so by `dry_run`; what was measured is in book/scale.md.
+N counts the parameters of the base. Nothing is loaded, no hub is asked: shapes come from a configuration that
+is at hand, or from SHAPES. `dry_run` marks what is estimated; what was measured is in book/scale.md.
 """
 
 from __future__ import annotations
@@ -39,6 +39,16 @@ SHAPES: Mapping[str, PretrainedConfig] = {  # of students that a profile names, 
         num_key_value_heads=2,
         vocab_size=151_936,
         max_position_embeddings=32_768,
+        tie_word_embeddings=True,
+    ),
+    "smollm2-135m": LlamaConfig(
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        vocab_size=49_152,
+        max_position_embeddings=8192,
         tie_word_embeddings=True,
     ),
 }
@@ -76,7 +86,7 @@ def _meta(student: str) -> torch.nn.Module:
         config = SHAPES[student]
     else:
         try:
-            config = AutoConfig.from_pretrained(student)
+            config = AutoConfig.from_pretrained(student, local_files_only=True)
         except OSError as error:
             raise ValueError(
                 f"student must be at hand, or one of {', '.join(map(repr, SHAPES))}, to be estimated; "

@@ -1,4 +1,5 @@
 import json
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def test_numbers_of_the_papers_student():
     assert shape.parameters == 6_738_415_616
     assert shape.lora == 4_194_304 and round(shape.nat / 1e6, 1) == 138.4  # as METHOD counts them
     assert shape_of("Qwen/Qwen2.5-0.5B", settings("paper")).parameters == 494_032_768
+    assert shape_of("smollm2-135m", settings("paper")).parameters == 134_515_008
 
 
 def test_numbers_of_a_student_are_those_of_a_real_one(tmp_path):
@@ -63,7 +65,7 @@ def test_rows_of_the_embedded_benchmark_are_counted():
 
 
 def test_a_dry_run_says_what_is_read_and_written_and_what_it_costs():
-    lines = list(dry_run(plan(find_root(), "quick", ["05"])))
+    lines = list(dry_run([job for job in plan(find_root(), "quick") if job.name == "05_baselines"]))
     text = "\n".join(lines)
     assert "05_baselines" in lines and "reads   task arithmetic, teacher weak, student embedded" in text
     assert "writes  executed/05_baselines.ipynb, ../_runs/quick/05_baselines" in text
@@ -110,6 +112,17 @@ def test_what_is_not_at_hand_is_said(monkeypatch, tmp_path):
     assert any("not estimated: math needs MATH/train.jsonl" in line for line in lines)
     with pytest.raises(ValueError, match="student must be at hand, or one of 'huggyllama/llama-7b'"):
         shape_of(str(tmp_path / "none"), settings("paper"))
+
+
+@pytest.mark.parametrize("student", ["smollm2-135m", "somebody/unknown"])
+def test_no_hub_is_asked(student, data_dir, monkeypatch):
+    """Kind: a command that only says what would be done waits half a minute for a hub that is not there."""
+    monkeypatch.setenv("NEGDISTILL_DATA", str(data_dir))
+    asked = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *of, **more: asked.append(of) or [])
+    text = "\n".join(dry_run(plan(find_root(), "quick", ["11"], {"student": student})))
+    assert len(asked) < 2  # huggingface_hub may ask once for itself; for a configuration it tries six times
+    assert ("got 'somebody/unknown'" in text) == (student == "somebody/unknown")
 
 
 def test_nothing_is_loaded():
