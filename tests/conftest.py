@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from huggingface_hub import constants
 
 from negdistill.bookmaking import plots
 from negdistill.bookmaking.pages import render
@@ -21,7 +22,8 @@ from negdistill.runs.digests import digest_file
 from negdistill.runs.folder import machine
 from negdistill.training.method_table import METHODS
 
-os.environ.update(ONE_THREAD)  # processes that tests start inherit it
+os.environ.update(ONE_THREAD, HF_HUB_DISABLE_TELEMETRY="1")  # processes that tests start inherit it
+constants.HF_HUB_DISABLE_TELEMETRY = True  # trl would report each of its trainers, and who runs them
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell starts in the background
 if hasattr(signal, "SIGHUP"):
