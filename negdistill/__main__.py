@@ -115,6 +115,8 @@ def ask(options: argparse.Namespace) -> int:
 
 
 def vote(options: argparse.Namespace) -> None:
+    if os.path.isdir(options.out):
+        raise ValueError(f"OUT must be a file to write; {options.out} is a folder; name a file in it")
     say("loading")  # of torch, which takes seconds
     from negdistill.data import tasks
     from negdistill.inference.ranker_fit import load_ranker

@@ -104,8 +104,9 @@ def paired(
     _check_same(correct, other)
     difference = correct - other
     means = _resampled_means(difference, resamples, seed)
-    # a resampled 0 may come out as 1e-17: the smallest real step is 1 / ((S - 1) (Q - 1))
-    p = _p_value(means, 0.5 / difference.size)
+    tiny = 0.5 / difference.size  # the smallest real step is 1 / ((S - 1) (Q - 1)); a 0 may come out as 1e-9
+    means[np.abs(means) < tiny] = 0
+    p = _p_value(means, tiny)
     value, questions = float(difference.to_numpy().mean()), difference.shape[1]
     if (difference == value).all(axis=None):
         low, high = wilson(abs(value) * questions, questions, level)
@@ -154,19 +155,6 @@ def overlap(
         return Interval(counts[0] / counts[1] if counts[1] else 0.0, *wilson(*counts, level))
     ratio = _resampled_overlap(a, b, resamples, seed)
     return Interval(counts[0] / counts[1], *_percentiles(ratio, level))
-
-
-def overlap_difference(frame: pd.DataFrame, one: pd.DataFrame, other: pd.DataFrame) -> Difference:
-    """`overlap` of frame and one, minus `overlap` of frame and other, resampled together.
-
-    With the 95 % percentile interval, and p as in `paired`. Raises ValueError as `paired`.
-    """
-    a, b, c = (_matrix(part, name) for part, name in ((frame, "frame"), (one, "one"), (other, "other")))
-    _check_same(a, b)
-    _check_same(a, c)
-    value = overlap(frame, one).value - overlap(frame, other).value
-    found = _resampled_overlap(a, b, RESAMPLES, 0) - _resampled_overlap(a, c, RESAMPLES, 0)
-    return Difference(value, *_percentiles(found, 0.95), _p_value(found, 1e-9))
 
 
 def _matrix(frame: pd.DataFrame, name: str) -> pd.DataFrame:

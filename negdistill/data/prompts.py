@@ -11,13 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from negdistill.checks import check_choice
 from negdistill.data.records import Problem
-
-if TYPE_CHECKING:
-    pass
 
 STOP = "\nProblem:"  # where a model that goes on after its solution begins the next one
 

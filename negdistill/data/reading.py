@@ -37,6 +37,7 @@ from negdistill.data.spelling import plain
 from negdistill.data.units import FACTORS, MEASURES, NUMERALS, unit
 
 LENGTH = 2000  # characters; longer answers are taken as they are
+LONG = 10_000  # bits of a number; Python prints no more than 4,300 digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,8 @@ def _total(items: tuple[Reading, ...]) -> Reading | None:
     if any(one.value is None for one in items):
         return None
     value = sum(one.value * size for one, size in zip(items, sizes, strict=True)) / sizes[0]
+    if value.numerator.bit_length() > LONG:
+        return None
     return Reading("number", str(value), value, unit=items[0].unit)
 
 
@@ -157,6 +160,8 @@ def _list(text: str) -> Reading | None:
     if len(pieces) < 2 and opening != r"\{":
         return None
     items = tuple((_read if opening else read_plain)(piece) for piece in pieces if piece)
+    if not opening and len(items) == 1:  # beside nothing: 2,
+        return items[0]
     if not opening and items and items[0].kind != "text" and all(one.kind == "text" for one in items[1:]):
         return items[0] if not STOPS & set(items[1].form.split()) else None  # 31, all in all
     if total := _total(items if not opening else ()):
@@ -239,7 +244,8 @@ def _one(text: str) -> Reading:
     if (value := rational(core)) is not None:
         digits = _DECIMAL.fullmatch(core.strip())
         places = len((digits[1] + digits[2]).lstrip("0")) if digits and factor == 1 else 0
-        form = core if factor == 1 else str(value * factor)
+        long = value.numerator.bit_length() > LONG  # which Python does not print
+        form = core if factor == 1 or long else str(value * factor)
         return Reading("number", form, value * factor, unit=measure, places=places)
     if _GAP.search(core):  # 3 4
         return _text(text)
@@ -283,4 +289,8 @@ def read(answer: str) -> Reading:
     text = plain(_OPTION.sub("", answer) or answer)
     if not trimmed(text):
         return Reading("text", answer.strip(), spelt=answer.strip())
-    return replace(read_plain(text), spelt=_GAP.sub("~", trimmed(text)).replace(" ", ""))
+    try:
+        found = read_plain(text)
+    except RecursionError:  # hundreds of brackets in each other
+        found = Reading("formula", text)
+    return replace(found, spelt=_GAP.sub("~", trimmed(text)).replace(" ", ""))

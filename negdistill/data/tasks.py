@@ -217,4 +217,5 @@ def _function(place: str) -> Callable[[str, str], bool]:
         return bool(verdict)
 
     checked.__module__, checked.__qualname__ = module, name  # what results are kept under
+    checked.__wrapped__ = found  # whose source is a part of that
     return checked

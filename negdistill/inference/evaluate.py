@@ -10,6 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from inspect import unwrap
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +32,7 @@ from negdistill.training.batching import Encoded, encode_prompts, pad_id
 from negdistill.training.dataset import TrainingSet
 from negdistill.training.fit import adapted, epoch_steps, fit
 from negdistill.training.fits import Fit
+from negdistill.training.identity import digest_objective, digest_student
 from negdistill.training.method_table import find_method, trainings
 from negdistill.training.reference import log_probs
 from negdistill.training.settings import Settings
@@ -158,14 +161,8 @@ def predictions(
     out_dir  folder that keeps the answers, below it one for each fit, set of problems and options
     options  of `evaluate`: batch_size, max_new_tokens, extract, rule
     """
-    frames = []
-    for one in fits:
-        frame = (
-            _answers(student, one, problems, options)
-            if out_dir is None
-            else _kept(student, one, problems, options, Path(out_dir))
-        )
-        frames.append(frame.assign(**one.columns()))
+    answer = _answers if out_dir is None else partial(_kept, out_dir=Path(out_dir))
+    frames = [answer(student, one, problems, options).assign(**one.columns()) for one in fits]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -180,8 +177,10 @@ def _kept(
     student: Student, one: Fit, problems: Sequence[Problem], options: Mapping[str, object], out_dir: Path
 ) -> pd.DataFrame:
     """The answers of a fit from their folder, or given and kept there."""
+    made = RunFolder.open(one.folder).manifest
     inputs = {
-        "fit": RunFolder.open(one.folder).manifest.key,
+        **digest_student(student),
+        "fit": digest_json([made.key, dict(made.artifacts)]),  # the weights too: a shared fit rounds them
         "problems": digest_json([asdict(problem) for problem in problems]),
         "code": digest_code(__name__),
     }
@@ -280,8 +279,8 @@ def fit_followed(
 
 
 def _plain(value: object) -> object:
-    """An option as JSON has it: of a function its name."""
-    return f"{value.__module__}:{value.__qualname__}" if callable(value) else value
+    """An option as JSON has it: of a function the digest of its name and source."""
+    return digest_objective(unwrap(value)) if callable(value) else value
 
 
 def _graded(problems: Sequence[Problem], texts: Sequence[str], extract: str, rule: Rule) -> pd.DataFrame:

@@ -47,7 +47,8 @@ class Panel:
         if subsets is None:
             subsets = np.ones((1, self.group.shape[1]), dtype=bool)
         used = np.ones(self.group.shape) if weights is None else check_weights(weights, self.group.shape)
-        chunk = max(1, (1 << 22) // subsets.size)  # questions at a time: 32 MiB per array
+        n = subsets.shape[1]
+        chunk = max(1, (1 << 22) // (n * max(n, len(subsets))))  # questions at a time: 32 MiB per array
         return np.concatenate(
             [self._winners(used, subsets, slice(at, at + chunk)) for at in range(0, len(self.ids), chunk)]
         )

@@ -16,13 +16,13 @@ Several processes share the prompts and all get all samples, those of one proces
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -133,7 +133,7 @@ def automatic_batch_size(student: Student, columns: int) -> int:
         memory = torch.cuda.get_device_properties(device).total_memory
         memory -= sum(weight.nbytes for weight in student.model.parameters())
     else:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        memory = psutil.virtual_memory().total
     logits = 32 * student.model.config.get_text_config().vocab_size  # bytes of a row, with copies in float64
     row = columns * token_bytes(student.model) + logits
     return max(1, min(MOST_ROWS.get(device.type, MOST_ROWS["cpu"]), int(MEMORY * memory / row)))

@@ -23,8 +23,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     The block may write a file or a folder; the temporary path has the same suffix and does not exist yet.
     When the block raises or is killed, `path` is as it was. A folder that is replaced is gone for an instant.
+    A folder gives way to a folder alone: ValueError for a file in its place, and for a path without a name.
     """
     path = Path(path)
+    if path.name in ("", ".."):
+        raise ValueError(f"path must end with a name of its own; got {str(path)!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(PART + path.name)
     remove(temporary)
@@ -36,7 +39,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             if part.is_file():
                 with open(part, "rb+") as file:
                     os.fsync(file.fileno())
-        if path.is_dir() or temporary.is_dir():
+        if path.is_dir() and not temporary.is_dir():
+            raise ValueError(f"{path} is a folder, where a file was to be written; choose another name")
+        if temporary.is_dir():
             remove(path)
         os.replace(temporary, path)
     finally:

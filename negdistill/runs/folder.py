@@ -98,6 +98,16 @@ class Manifest:
         for name in ("inputs", "parameters", "artifacts", "versions", "machine"):
             if not isinstance(row[name], dict):
                 raise ValueError(f"{name} of a manifest must be a JSON object; got {row[name]!r}")
+        seconds, seed = row["seconds"], row["seed"]
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+            raise ValueError(f"seconds of a manifest must be a number; got {seconds!r}")
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+            raise ValueError(f"seed of a manifest must be a whole number or null; got {seed!r}")
+        for name in ("inputs", "artifacts"):
+            if wrong := [key for key, value in row[name].items() if not isinstance(value, str)]:
+                raise ValueError(
+                    f"{name} of a manifest must hold texts; {wrong[0]} is {row[name][wrong[0]]!r}"
+                )
         return cls(**row)
 
 

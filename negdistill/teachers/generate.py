@@ -32,7 +32,6 @@ from negdistill.checks import check_choice, check_flag, check_path, check_type
 from negdistill.data import arithmetic
 from negdistill.data.prompts import STOP, chat_messages, completion_text, most_prompt_tokens
 from negdistill.data.records import Problem, Rationale, Reply
-from negdistill.runs.digests import digest_weights
 from negdistill.teachers.ledger import Budget, BudgetReached, Keep, Slot, Store, cost, read_store
 from negdistill.teachers.openai_server import OpenAITeacher
 from negdistill.teachers.wanted import Plan, Teacher, planned, wanted_slots
@@ -218,8 +217,10 @@ class LocalTeacher:
         return load_student(self.model)
 
     @cached_property
-    def _digest(self) -> str:
-        return digest_weights(self._student.model.named_parameters())
+    def _digest(self) -> dict[str, str]:
+        from negdistill.training.identity import digest_student
+
+        return digest_student(self._student)
 
     @property
     def name(self) -> str:

@@ -134,9 +134,11 @@ class Store:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lines.close()
-        self.charges.close()
-        self._lock.release()
+        try:
+            self._lines.close()
+            self.charges.close()
+        finally:
+            self._lock.release()
 
     def append(self, reply: Reply) -> None:
         """Put an answer on disk, from any thread. OSError where that fails; then nothing of it is there."""

@@ -23,7 +23,8 @@ class Lines:
     """A file that lines are appended to; each is there as a whole or not at all."""
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        binary = getattr(os, "O_BINARY", 0)  # else Windows writes a carriage return before each line break
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | binary, 0o644)
         self._mutex = threading.Lock()
 
     def append(self, row: dict) -> None:

@@ -129,7 +129,10 @@ def _connect(url: str, seconds: float) -> tuple[HTTPConnection, str, dict[str, s
         if via.username:
             pair = f"{unquote(via.username)}:{unquote(via.password or '')}".encode()
             more = {"Proxy-Authorization": f"Basic {base64.b64encode(pair).decode()}"}
-        connection = kind(via.hostname, via.port, timeout=seconds)
+        try:
+            connection = kind(via.hostname, via.port, timeout=seconds)
+        except ValueError:  # its words may hold a part of a password
+            raise ConnectError("the proxy of the environment has no address that can be read") from None
         if parts.scheme == "https":
             connection.set_tunnel(parts.hostname, parts.port, more)
             more = {}

@@ -110,7 +110,7 @@ def export(folder: str | Path, out: str | Path, student: str = "embedded") -> Pa
         raise ValueError(f"out must be a new folder; {out} is there already; choose another, or remove it")
     base = _base(student, manifest)
     base.tokenizer.chat_template = chat_template(base.tokenizer, fit.preset, fit.prefix)
-    with atomic_path(out) as part:
+    with atomic_path(out.absolute()) as part:  # an empty folder may be "."
         address = student
         if student == "embedded":
             address = (out / "base").as_posix()
@@ -130,7 +130,8 @@ def chat_template(tokenizer: PreTrainedTokenizerBase, preset: str = "fixed", pre
     """
     first = tokenizer("x")["input_ids"][:1]
     start = "{{ bos_token }}" if first == [tokenizer.bos_token_id] else ""  # a template has to put it itself
-    before, after = (json.dumps(text) for text in (prefix + PRESETS[preset].prompt).split("{question}"))
+    parts = (prefix + PRESETS[preset].prompt).split("{question}")
+    before, after = (json.dumps(text, ensure_ascii=False) for text in parts)
     return f"{start}{{{{ {before} + messages[-1]['content'] + {after} }}}}"
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from negdistill.data.answers import equivalent
 from negdistill.data.finding import final_answer
+from negdistill.data.reading import read
 
 
 def both(answer, reference, rules=("number", "math")):
@@ -210,3 +211,22 @@ def test_numerals_of_another_base(numeral):
 def test_a_base_that_changes_nothing():
     assert all(both("12_{10}", "12")) and all(both("5_6", "5"))
     assert different("12_5", "7") and different("12_5, 3", "12_6, 3") and different("A1_{16}", "1_{16}")
+
+
+@pytest.mark.parametrize(
+    ("answer", "form"),
+    [
+        ("n=, 2", "2"),
+        ("x=,5", "5"),
+        (r"10^{5000}\text{ million}", "10^{5000}"),
+        ("2^{20000} dozen", "2^{20000}"),
+        ("1e9100million", "1e9100"),
+        (r"10^{5000} hours and 3 minutes", "10^{5000}, 3"),
+        (r"\{1," * 300, r"\{1," * 300),
+    ],
+)
+def test_odd_spellings_raise_nothing(answer, form):
+    """Kind: one odd answer of thousands ends the grading of all."""
+    assert read(answer).form.strip(", ") == form.strip(", ")
+    for rule in ("math", "number"):
+        equivalent(answer, answer, rule)

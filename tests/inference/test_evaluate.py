@@ -1,5 +1,7 @@
 """Greedy answers against a loop without cache or batches."""
 
+import importlib.util
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 
@@ -257,6 +259,31 @@ def test_answers_are_kept_and_not_given_twice(student, data, tmp_path, monkeypat
         ValueError, match=f"{folder.name}/answers.parquet is not as manifest.json recorded it"
     ):
         asked(PROBLEMS, tmp_path / "answers", max_new_tokens=6)
+
+
+def test_kept_answers_are_those_of_this_student_and_this_grading(student, data, tmp_path):
+    """Kind: a result is found again that another model, or another rule of the same name, has made."""
+    one = fit("Few-shot", student, data, CONFIG, tmp_path / "fits")
+    asked = partial(
+        predictions, fits=[one], problems=PROBLEMS, out_dir=tmp_path / "answers", max_new_tokens=3
+    )
+    asked(student)
+    other = student._replace(model=deepcopy(student.model))
+    with torch.no_grad():
+        other.model.lm_head.weight.copy_(other.model.lm_head.weight.roll(1, 0))
+    pd.testing.assert_frame_equal(
+        asked(other), predictions(other, [one], PROBLEMS, max_new_tokens=3), check_dtype=False
+    )
+    found = []
+    for body in ("False", "True"):
+        path = tmp_path / f"rules_{body}" / "own_rules.py"
+        path.parent.mkdir()
+        path.write_text(f"def same(answer, reference):\n    return {body}\n")
+        spec = importlib.util.spec_from_file_location("own_rules", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        found.append(Follow({"test": PROBLEMS}, options={"rule": module.same}).key)
+    assert found[0] != found[1]
 
 
 def test_answers_go_on_after_a_kill(student, data, tmp_path, monkeypatch):

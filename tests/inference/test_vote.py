@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from negdistill.__main__ import main
 from negdistill.data.answers import equivalent, final_answer
 from negdistill.data.prompts import format_prompt
 from negdistill.inference import vote as vote_module
+from negdistill.inference.panel import Panel
 from negdistill.inference.ranker import score
 from negdistill.inference.ranker_fit import loaded
 from negdistill.inference.vote import COLUMNS, draw_ballot
@@ -182,3 +184,15 @@ def test_arguments_of_another_kind_are_refused_before_anything_is_drawn(trained,
         vote_all(student, made, ranker, PROBLEMS, out_dir=3)
     with pytest.raises(ValueError, match="rule must be one of .*; got 'maths'"):
         vote_all(student, made, ranker, PROBLEMS, rule="maths")
+
+
+def test_large_panels_are_counted_in_parts():
+    n = 128
+    group = np.arange(500 * n).reshape(500, n) % 7
+    answers = group.astype(str).astype(object)
+    panel = Panel(tuple(map(str, range(500))), answers, group, group, group == 3)
+    tracemalloc.start()
+    winners = panel.winners()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert winners.shape == (500, 1) and peak < 160 * 2**20

@@ -56,8 +56,12 @@ def test_folders_are_replaced_whole(tmp_path):
             for name in names_in:
                 (temporary / name).write_text(name)
     assert names(tmp_path) == {"folder", "folder/c"}
-    atomic_write_text(tmp_path / "folder", "now a file")
-    assert (tmp_path / "folder").read_text() == "now a file"
+    with pytest.raises(ValueError, match="folder is a folder, where a file was to be written"):
+        atomic_write_text(tmp_path / "folder", "a file")
+    for nameless in ("", "..", tmp_path / ".."):
+        with pytest.raises(ValueError, match="path must end with a name of its own"):
+            atomic_write_text(nameless, "a file")
+    assert names(tmp_path) == {"folder", "folder/c"}
 
 
 def killed_while(tmp_path: Path, block: str) -> None:
@@ -107,6 +111,21 @@ def test_a_manifest_with_other_fields_is_refused(row):
         ValueError, match="a manifest has the fields artifacts, inputs, machine, parameters, seco"
     ):
         Manifest.from_dict(row)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"seconds": None}, "seconds of a manifest must be a number; got None"),
+        ({"seed": "1"}, "seed of a manifest must be a whole number or null; got '1'"),
+        ({"artifacts": {"a": 1}}, "artifacts of a manifest must hold texts; a is 1"),
+    ],
+)
+def test_a_damaged_manifest_is_named(more, message, tmp_path):
+    """Kind: a file that was damaged by hand ends in a traceback that names no file."""
+    (tmp_path / "manifest.json").write_text(json.dumps({**Manifest().to_dict(), **more}), "utf-8")
+    with pytest.raises(ValueError, match=f"manifest.json is damaged \\({message}"):
+        RunFolder.open(tmp_path)
 
 
 def test_a_manifest_with_other_kinds_is_refused():

@@ -201,6 +201,16 @@ def test_a_store_is_open_once(tmp_path):
     subprocess.run([sys.executable, "-c", line], check=True)
 
 
+def test_a_store_that_cannot_be_closed_is_let_go(tmp_path, monkeypatch):
+    def full():
+        raise OSError("no room")
+
+    with pytest.raises(OSError, match="no room"), Store(tmp_path / "s") as store:
+        monkeypatch.setattr(store.charges, "close", full)
+    with Store(tmp_path / "s"):
+        pass
+
+
 def test_many_threads_write_whole_lines(tmp_path):
     with Store(tmp_path / "s") as store:
         parts = [range(start, 120, 8) for start in range(8)]

@@ -383,6 +383,10 @@ def test_a_proxy_of_the_environment_is_asked(server, ask, monkeypatch):
     with pytest.raises(ConnectionError, match="far.example by the proxy of the environment") as caught:
         generate(PROBLEMS, far, store=ask.store, progress=False)
     assert "secret" not in str(caught.value)
+    monkeypatch.setenv("http_proxy", "http://me:se/cret@127.0.0.1:1")  # its slash ends the address
+    with pytest.raises(ConnectionError, match="no address that can be read") as caught:
+        generate(PROBLEMS, far, store=ask.store, progress=False)
+    assert "se" not in str(caught.value).replace("cannot", "").split()
 
 
 def test_a_packed_answer_is_unpacked(server, ask):

@@ -292,6 +292,13 @@ def test_a_chat_becomes_the_prompt_of_training(preset, begins):
     assert (made[0] == tokenizer.bos_token_id) == begins
 
 
+def test_a_mark_beyond_sixteen_bits_is_in_the_template():
+    tokenizer = real_text_tokenizer(["Problem:\nSolution:\n"], vocab_size=270)
+    tokenizer.chat_template = chat_template(tokenizer, prefix="\N{GRINNING FACE}\n")
+    made = tokenizer.apply_chat_template([{"role": "user", "content": "1?"}], tokenize=False)
+    assert made.startswith("\N{GRINNING FACE}\n") and "1?" in made
+
+
 # --- a server -----------------------------------------------------------------------------------------
 
 
