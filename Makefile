@@ -49,7 +49,7 @@ real: env
 	$(PY) -m negdistill student get smollm2-135m
 	test -n "$$NEGDISTILL_DATA" || $(PY) -m negdistill data get
 	$(PY) -m negdistill run --profile real --only 11
-	$(PY) -m negdistill render --profile real
+	@echo "open _build/real/executed/11_real_student.ipynb with Jupyter"
 	$(DONE)
 
 html: env

@@ -19,7 +19,7 @@ import pandas as pd
 from pyarrow import parquet
 
 from negdistill.bookmaking.agreement import kappa, kappa_difference
-from negdistill.bookmaking.claims_plan import REAL, Comparison, Plan
+from negdistill.bookmaking.claims_plan import REAL, SAME_ACCURACY, Comparison, Plan
 from negdistill.bookmaking.tables import with_shifted
 from negdistill.runs.digests import digest_file
 from negdistill.stats import VERDICTS, Difference, bootstrap_accuracy, overlap, paired, verdict
@@ -41,7 +41,9 @@ def chapters(folder: str | Path) -> dict[str, Path]:
     folder  of executed notebooks. ValueError where two declare the same.
     """
     found: dict[str, Path] = {}
-    for path in sorted(Path(folder).resolve().glob("*.ipynb")):
+    for path in sorted(Path(folder).resolve().glob("[!.]*.ipynb")):
+        if "." in path.stem:  # a run that failed, kept for its traceback
+            continue
         kept = _declared(path, path.stat().st_mtime_ns)[0]
         if kept in found:
             raise ValueError(f"{path} declares predictions {kept!r}, as {found[kept].stem} does; rename one")
@@ -142,19 +144,19 @@ def _judged(folder: str | Path, plan: Plan, of: Comparison) -> dict[str, object]
     return row | paired(one, other)._asdict() | {"state": state, "baseline": baseline.value}
 
 
-def _overlaps(folder: str | Path, chapter: str) -> Iterator[dict[str, object]]:
+def _overlaps(folder: str | Path, chapter: str, state: str) -> Iterator[dict[str, object]]:
     """Rows of a claim on overlap: students of positives and of negatives that solve equally many questions,
     beside two students of positives that do."""
-    label = "kappa of positives and negatives − of positives and positives"
+    label = "100 kappa of positives and negatives − of positives and positives"
     decides = {"role": "decides", "label": label, "sign": -1, "state": NOT_RUN}
-    where = {"budget": "equal accuracy"}
+    where = {"budget": SAME_ACCURACY}
     methods = (COT, NEGATIVE, AGAIN)
     if not is_there(folder, Comparison("", chapter, where, methods[:1], methods[1:])):
         yield decides
         return
     frame = select(predictions(folder, chapter), where)
     right, wrong, again = (rows_of(frame, [method]) for method in methods)
-    yield decides | kappa_difference(right, wrong, again)._asdict() | {"state": ""}
+    yield decides | kappa_difference(right, wrong, again)._asdict() | {"state": state}
     for name, measure in (("kappa", kappa), ("overlap", overlap)):
         for whom, part in (("negatives", wrong), ("positives", again)):
             found = measure(right, part)._asdict()
@@ -183,7 +185,8 @@ def judge(folder: str | Path, plan: Plan) -> pd.DataFrame:
     """
     rows = []
     for claim in plan.claims:
-        found = list(_overlaps(folder, claim.overlap)) if claim.overlap else []
+        size = SMALL if claim.overlap in plan.waiting else ""
+        found = list(_overlaps(folder, claim.overlap, size)) if claim.overlap else []
         groups = {"decides": claim.decided_by, "control": claim.controls, "real": claim.real}
         for role, several in groups.items():
             found += [{"role": role, **_judged(folder, plan, of)} for of in several]

@@ -18,6 +18,7 @@ TEACHERS = {"weak": "GPT-3.5", "strong": "GPT-4"}  # of the embedded benchmark, 
 REAL = "real"  # the chapter with the real student
 METHODS = "methods"  # the chapter with two teachers, several budgets and numbers of questions
 CHAPTERS = ("negative", METHODS, "nce", "votes", "shifted", "ablations", "rivals", REAL)
+SAME_ACCURACY = "equal accuracy"  # the budget at which two students are asked what they have in common
 KEYS = ("chapter", "teachers", "budget", "set", "variant", "students", "one", "other", "sign", "wider")
 
 
@@ -120,14 +121,16 @@ def read_plan(path: str | Path) -> Plan:
         where = f"{path}: claim {one['number']}"
         if any(one["number"] == claim.number for claim in claims):
             raise ValueError(f"{where} stands there twice; number each claim once")
-        published = one.get("published", {})
+        published, overlap = one.get("published", {}), one.get("overlap", {})
+        if overlap:
+            check_choice(f"at of {where}", overlap.get("at"), [SAME_ACCURACY])
         claims.append(
             Claim(
                 one["number"],
                 one["says"],
                 tuple(map(tuple, published.get("differences", ()))),
                 published.get("says", ""),
-                one.get("overlap", {}).get("chapter", ""),
+                overlap.get("chapter", ""),
                 _all(one.get("decided_by", ()), where),
                 _all(one.get("controls", ()), where),
                 _all(one.get("real", ()), where),

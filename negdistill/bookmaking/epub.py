@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from negdistill.bookmaking.locks import taking_turns
 from negdistill.bookmaking.pages import stage
 from negdistill.bookmaking.planning import Failure
 from negdistill.runs.files import remove
@@ -42,6 +43,11 @@ def epub(root: Path, profile: str, say: Callable[[str], None] = lambda line: Non
     FileNotFoundError where the profile was not run.
     """
     build = root / "_build" if profile == "book" else root / "_build" / profile
+    with taking_turns(build / "pages", f"the pages of profile {profile} are", say):
+        return _made(root, profile, build, say)
+
+
+def _made(root: Path, profile: str, build: Path, say: Callable[[str], None]) -> Path:
     work = build / "epub"
     source, config = work / "src", yaml.safe_load((root / "_config.yml").read_text("utf-8"))
     stage(root, profile, source)

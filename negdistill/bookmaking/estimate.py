@@ -86,14 +86,14 @@ def _meta(student: str) -> torch.nn.Module:
         config = SHAPES[student]
     else:
         try:
-            config = AutoConfig.from_pretrained(student, local_files_only=True)
-        except OSError as error:
+            config = AutoConfig.from_pretrained(student, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError) as error:
             raise ValueError(
                 f"student must be at hand, or one of {', '.join(map(repr, SHAPES))}, to be estimated; "
                 f"got {student!r}"
             ) from error
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 def shape_of(student: str, recipe: Settings) -> Shape:
@@ -126,7 +126,6 @@ def work(job: Job, rows: int) -> Work | None:
     term is a product, the terms are added. A factor is a whole number, or
 
         name                     a parameter: its number, or the length of its list
-        name / name              the one divided by the other, without rest
         any of name              1 where the parameter is not empty, else 0
         nonzero of name          how many numbers of its list are not 0
         trainings of name        all trainings that the methods of its list take, with what these use
@@ -152,8 +151,7 @@ def _factor(job: Job, factor: int | str, rows: int) -> int:
     if factor == "shifted sets":
         return len(p["shifted"] or load_task(p["task"]).shifted)
     kind, _, name = factor.rpartition(" of ")
-    for part in name.split(" / "):
-        check_choice(f"work of {job.name}", part, p)
+    check_choice(f"work of {job.name}", name, p)
     if kind:
         counts = {
             "any": lambda value: bool(value),
@@ -163,8 +161,7 @@ def _factor(job: Job, factor: int | str, rows: int) -> int:
         }
         check_choice(f"work of {job.name}", kind, counts)
         return int(counts[kind](p[name]))
-    whole, *by = (len(p[part]) if isinstance(p[part], list) else p[part] for part in name.split(" / "))
-    return whole // by[0] if by else whole
+    return len(p[name]) if isinstance(p[name], list) else p[name]
 
 
 @lru_cache(maxsize=8)

@@ -257,6 +257,10 @@ class Run:
                 self.failed[job.name] = str(error)
                 self.lines.say(f"{job.name}: failed")
                 continue
+            except Exception as error:  # a kernel that did not start, a run folder that is damaged
+                self.failed[job.name] = f"{job.name} failed\n\n{type(error).__name__}: {error}"
+                self.lines.say(f"{job.name}: failed")
+                continue
             self.lines.say(f"{job.name}: done in {made.seconds:.1f} s")
             self._publish(job, made)
 

@@ -22,6 +22,7 @@ import yaml
 from nbformat import NotebookNode
 
 from negdistill.bookmaking.damage import MISSING, damage, is_run, present
+from negdistill.bookmaking.named_files import named_files
 from negdistill.bookmaking.pins import digest_pins
 from negdistill.checks import check_choice
 from negdistill.data.folders import data_folder
@@ -259,7 +260,12 @@ def inputs_of(job: Job, shared: Mapping[str, str], done: Mapping[str, Manifest |
     package = digest_code(
         *(name for name in modules if not name.startswith(DRAWING)), source=job.source.parents[1]
     )
-    return {"notebook": digest_cells(source), "package": package, **shared, **results}
+    folder, named = (
+        job.source.parent,
+        {key: value for key, value in job.parameters.items() if key != "run_dir"},
+    )
+    own = {f"file of {name}": digest for name, digest in named_files(folder, named).items()}
+    return {"notebook": digest_cells(source), "package": package, **own, **shared, **results}
 
 
 def changes(job: Job, inputs: Mapping[str, str]) -> list[str]:

@@ -42,6 +42,15 @@ def test_a_mistake_is_refused_in_words(tmp_path):
         read_plan(tmp_path / "plan.yml")
 
 
+def test_an_overlap_is_asked_at_equal_accuracy(tmp_path):
+    text = PLAN.read_text("utf-8").replace("at: equal accuracy", "at: equal steps")
+    (tmp_path / "plan.yml").write_text(text, "utf-8")
+    with pytest.raises(
+        ValueError, match="at of .*claim 1 must be one of 'equal accuracy'; got 'equal steps'"
+    ):
+        read_plan(tmp_path / "plan.yml")
+
+
 def test_the_plan_of_the_book():
     plan = read_plan(PLAN)
     assert [claim.number for claim in plan.claims] == list(range(1, len(plan.claims) + 1))

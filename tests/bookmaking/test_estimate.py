@@ -125,6 +125,17 @@ def test_no_hub_is_asked(student, data_dir, monkeypatch):
     assert ("got 'somebody/unknown'" in text) == (student == "somebody/unknown")
 
 
+def test_code_in_a_students_folder_is_not_run(tmp_path, monkeypatch):
+    """Kind: a model's folder brings code along, and a question answered with y runs it."""
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "conf.Own", "AutoModelForCausalLM": "conf.Own"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "conf.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(ValueError, match="student must be at hand"):
+        shape_of(str(tmp_path), settings("paper"))
+    assert not (tmp_path / "ran").exists()
+
+
 def test_nothing_is_loaded():
     shape_of("huggyllama/llama-7b", settings("paper"))
     assert SHAPES["huggyllama/llama-7b"].hidden_size == 4096

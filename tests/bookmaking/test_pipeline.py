@@ -19,6 +19,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from negdistill.__main__ import main
 from negdistill.bookmaking import pipeline
+from negdistill.bookmaking.named_files import named_files
 from negdistill.bookmaking.pipeline import run, status
 from negdistill.bookmaking.planning import Failure
 from negdistill.runs.folder import Manifest, RunFolder
@@ -314,6 +315,45 @@ def test_a_failure_stops_only_what_needs_it(root):
     with pytest.raises(Failure, match=r"(?s)ZeroDivisionError.*\n\n01_two was not run: it needs 00_one$"):
         runs(root, jobs=2)
     assert text(executed(root, "02_three")) == "alone\n"
+
+
+def test_a_kernel_that_does_not_start_stops_only_what_needs_it(root, monkeypatch):
+    nbformat.write(notebook("Three", "n = 1", "print('alone')"), root / "notebooks" / "02_three.ipynb")
+    edit(root / "notebooks" / "00_one.ipynb", 2, FIRST + "\n1")
+    execute = pipeline.execute
+
+    def silent(job, *given):
+        if job.name == "00_one":
+            raise RuntimeError("Kernel didn't respond in 60 seconds")
+        return execute(job, *given)
+
+    monkeypatch.setattr(pipeline, "execute", silent)
+    with pytest.raises(Failure, match=r"(?s)^00_one failed.*RuntimeError: Kernel didn't.*01_two was not run"):
+        runs(root, jobs=2)
+    assert text(executed(root, "02_three")) == "alone\n"
+
+
+def test_a_file_that_a_parameter_names_is_a_part_of_the_run(root):
+    """Kind: a run on data of one's own is called up to date after the data changed."""
+    (root / "mine.txt").write_text("1")
+    (root / "student").mkdir()
+    (root / "student" / "config.json").write_text("{}")
+    (root / "notebooks" / "rules.py").write_text("def same(a, b): return a == b")
+    given = {"task": "../mine.txt", "grading": "rules:same", "students": ["embedded", "../student"], "n": 2}
+    before = named_files(root / "notebooks", given)
+    assert list(before) == ["task", "grading", "students"]
+    assert named_files(root / "notebooks", given) == before
+    (root / "mine.txt").write_text("2")
+    (root / "notebooks" / "rules.py").write_text("def same(a, b): return a != b")
+    (root / "student" / "model.safetensors").write_text("weights")
+    after = named_files(root / "notebooks", given)
+    assert all(after[name] != before[name] for name in before)
+    known = "n = 2  # numbers\nseed = 0\ntask = ''\nrun_dir = '../_runs/smoke/00_one'"
+    edit(root / "notebooks" / "00_one.ipynb", 1, known)
+    assert runs(root, only=["00"], overrides={"task": "../mine.txt"}) == ONE
+    (root / "mine.txt").write_text("3")
+    assert runs(root, only=["00"], overrides={"task": "../mine.txt"}) == ONE
+    assert runs(root, only=["00"], overrides={"task": "../mine.txt"}) == []
 
 
 def test_at_least_one_at_once(root):
