@@ -117,4 +117,6 @@ def test_one_gpu(student, clone, data_dir, monkeypatch):
 
 def test_a_file_of_ones_own(clone):
     (clone / "tests").symlink_to(find_root() / "tests")
-    run_some(clone, "your-data", ["03", "07", "11"], samples=4, answer_tokens=8)
+    run_some(clone, "your-data", ["03", "07"], samples=4, answer_tokens=8)
+    rows = {"methods": ["CoT KD", "NAT", "Negative adapter"], "controls": [], "longer": False}
+    run_some(clone, "your-data", ["11"], samples=4, answer_tokens=8, **rows)
