@@ -177,7 +177,7 @@ def _viewed(model: nn.Module, name: str | None) -> Iterator[str | None]:
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with nat.view(model, name) if name else nullcontext():
+        with nat.view(model, name) if name else nullcontext(), nat.frozen(model) if dual else nullcontext():
             yield name
     finally:
         for module in training:

@@ -187,6 +187,20 @@ def collect_alpha(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
         state.alpha = before
 
 
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[nn.Module]:
+    """Within the block no weight changes: what the unit makes of its weights alone is made once, not at every
+    forward. For sampling, where it would be made again for every token. Errors as `view`.
+    """
+    state = _state(model)
+    before, state.folds = state.folds, {}
+    try:
+        with torch.no_grad():
+            yield model
+    finally:
+        state.folds = before
+
+
 class _Recompute:
     """How a checkpointed part runs again: in the view of its forward pass, without collecting alpha twice."""
 

@@ -111,12 +111,14 @@ class NATState:
     thawed  parameters that were trainable before the unit was attached
     view    what forward computes
     alpha   where the weights of h- are collected by layer name, if they are
+    folds   where what `DualLinear.folded` returns is kept by layer name and dtype, if it is
     """
 
     config: NATConfig
     thawed: list[nn.Parameter]
     view: str = "nat"
     alpha: dict[str, list[Tensor]] | None = None
+    folds: dict[tuple[str, torch.dtype], tuple[Tensor, ...]] | None = None
 
 
 class Integrate(torch.autograd.Function):
@@ -275,14 +277,23 @@ class DualLinear(nn.Module):
         n = (self.key.weight @ b).t() @ self.query.weight
         return torch.cat([self.lora_A["pos"].weight, self.lora_A["neg"].weight, n]), self.value_in.weight @ b
 
+    def folded(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """`reads`, `mixes`, `w1` and `w2` of Integrate; within `nat.frozen` they are made once."""
+        folds, key = self.state.folds, (self.name, dtype)
+        if folds is not None and key in folds:
+            return folds[key]
+        matrices = (*self.fold(), self.value_in.weight, self.value_out.weight)
+        made = tuple(matrix.to(dtype) for matrix in matrices)  # folded in full precision, cast once
+        if folds is not None:
+            folds[key] = made
+        return made
+
     def integrate(self, x: Tensor, y: Tensor) -> Tensor:
         """The nat view: W0 x plus what the unit reads off both branches."""
         drops = self.training and self.share < 2**16
         kept = keep_mask(x.shape, self.share, x.device) if drops else None
-        # fold in full precision, then cast each matrix once
         with torch.autocast(x.device.type, enabled=False):
-            reads, mixes = (matrix.to(y.dtype) for matrix in self.fold())
-            w1, w2 = self.value_in.weight.to(y.dtype), self.value_out.weight.to(y.dtype)
+            reads, mixes, w1, w2 = self.folded(y.dtype)
             n_pos = len(self.lora_A["pos"].weight)
             weights = (reads, mixes, n_pos, w1, w2, self.state.config.shift)
             out, alpha = Integrate.apply(x.to(y.dtype), y, kept, 2**16 / self.share, *weights)

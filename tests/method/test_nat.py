@@ -34,6 +34,7 @@ from negdistill.method.nat import (
     checkpointing,
     collect_alpha,
     detach,
+    frozen,
     load_nat,
     require_trained,
     save_nat,
@@ -410,6 +411,25 @@ def test_alpha_is_collected_by_layer_and_only_inside():
     assert sorted(alpha) == sorted(f"model.layers.{i}.self_attn.{p}_proj" for i in (0, 1) for p in "qv")
     assert all([a.shape for a in tensors] == [(2, 7, 1)] * 2 for tensors in alpha.values())
     assert all(dual.state.alpha is None for dual in dual_layers(model))
+
+
+def test_frozen_weights_are_folded_once_and_give_the_same_bits(monkeypatch):
+    model = train(attach(llama(), QV))
+    before, counts = logits(model), []
+    fold = DualLinear.fold
+    monkeypatch.setattr(DualLinear, "fold", lambda layer: counts.append(layer.name) or fold(layer))
+    with frozen(model), collect_alpha(model) as alpha:
+        assert all(torch.equal(logits(model), before) for _ in range(3))
+        assert sorted(counts) == sorted(alpha)  # one fold a layer
+        assert all(len(tensors) == 3 for tensors in alpha.values())
+        with view(model, "base"):
+            assert torch.equal(logits(model), logits(llama()))
+    with torch.no_grad():
+        for layer in dual_layers(model):
+            layer.lora_B["pos"].weight.add_(1.0)
+    assert not torch.equal(logits(model), before)  # what was kept is gone with the block
+    with frozen(model):
+        assert not torch.equal(logits(model), before)
 
 
 def test_random_negative_keeps_the_size(tmp_path):
