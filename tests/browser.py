@@ -28,6 +28,7 @@ QUIET = (
 ).split()
 LOOKS = [(theme, width) for theme in ("light", "dark") for width in (1280, 390)]
 PATIENCE = 60  # seconds for one reply
+KEYS = {"Enter": (13, "\r"), "Tab": (9, ""), "ArrowLeft": (37, "")}  # code of Windows, text typed
 FOLLOWED = """new Promise(done => {
     const end = performance.now() + 2000, seen = document.documentElement.dataset;
     const over = () => seen.theme === "THEME" || performance.now() > end;
@@ -85,11 +86,16 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def close(self) -> None:
+        """End the browser, by force where it does not answer: nothing of it outlives a test."""
         self.session = None
-        self.call("Browser.close")
-        self.process.wait(PATIENCE)
-        os.close(self.read)
-        os.close(self.write)
+        try:
+            self.call("Browser.close")
+            self.process.wait(PATIENCE)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            os.close(self.read)
+            os.close(self.write)
 
     def call(self, method: str, **params: object) -> dict:
         """Send a command and return its result; RuntimeError where it failed."""
@@ -135,6 +141,15 @@ class Browser:
         if "exceptionDetails" in found:
             raise RuntimeError(found["exceptionDetails"]["exception"].get("description", script))
         return found["result"].get("value")
+
+    def press(self, key: str) -> None:
+        """A key of KEYS, down and up, on what has the focus."""
+        code, text = KEYS[key]
+        for kind in ("keyDown", "keyUp"):
+            self.call(
+                "Input.dispatchKeyEvent",
+                type=kind, key=key, code=key, windowsVirtualKeyCode=code, text=text,
+            )  # fmt: skip
 
     def resize(self, width: int, height: int = 900) -> None:
         """The size of the window in CSS pixels."""

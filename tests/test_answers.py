@@ -11,7 +11,6 @@ import pytest
 from negdistill.bookmaking.texts import texts
 
 FILE = Path(__file__).parents[1] / "book" / "executed" / "11_real_student.texts.parquet"
-KEYS = {"Enter": (13, "\r"), "Tab": (9, "")}
 STATE = """(() => {
     const list = document.querySelector(".answers"), leaf = document.querySelector(".leaf");
     const seen = [...list.children], open = seen.filter(one => one.open);
@@ -68,11 +67,7 @@ def press(page, key="Enter", on=None):
                 .find(one => one.checkVisibility() && (one.textContent === "{on}"
                     || one.nextSibling?.textContent.includes("Question {on};"))).focus()"""
         )
-    code, text = KEYS[key]
-    for kind in ("keyDown", "keyUp"):
-        page.call(
-            "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, text=text
-        )
+    page.press(key)
     return state(page)
 
 

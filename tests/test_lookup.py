@@ -61,15 +61,7 @@ def act(page, script="null"):
 def press(page, script):
     """Give something the focus and press Enter."""
     act(page, f"{script}.focus()")
-    for kind in ("keyDown", "keyUp"):
-        page.call(
-            "Input.dispatchKeyEvent",
-            type=kind,
-            key="Enter",
-            code="Enter",
-            windowsVirtualKeyCode=13,
-            text="\r",
-        )
+    page.press("Enter")
     return act(page)
 
 

@@ -243,12 +243,6 @@ def test_buttons_exchange_and_lead_back(beta_panel, unit_panel):
     same(unit_panel.run(NUMBERS), unit(*UNIT_AT["start"][:3], matrices(unit_panel)))
 
 
-def press(window, key, code):
-    """A key, down and up."""
-    for kind in ("keyDown", "keyUp"):
-        window.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code)
-
-
 def test_every_slider_has_a_name_and_follows_the_keyboard(unit_panel, beta_panel):
     window = unit_panel.window
     window.call("Accessibility.enable")
@@ -264,12 +258,12 @@ def test_every_slider_has_a_name_and_follows_the_keyboard(unit_panel, beta_panel
         for place in range(6):
             read = f"form => Number(form.querySelectorAll('input')[{place}].value)"
             before, numbers = panel.run(read), panel.run(NUMBERS)
-            press(window, "ArrowLeft", 37)
+            window.press("ArrowLeft")
             assert panel.run(read) == pytest.approx(before - steps)
             assert panel.run(NUMBERS) != numbers
             beside = panel.run(f"form => form.querySelectorAll('label span')[{place}].textContent")
             assert float(beside.replace("−", "-")) == pytest.approx(before - steps)
-            press(window, "Tab", 9)
+            window.press("Tab")
         panel.run("form => form.requestSubmit()")  # as some browsers do on Enter
     assert not window.run("new Promise(done => setTimeout(() => done(location.search), 100))")
 
