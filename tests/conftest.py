@@ -114,12 +114,9 @@ def _chapters(rows):
     real = [*trained, "KD", "Label prefix", "Negatives first", "NAT, empty branch", "CoT KD, longer"]
     return {
         "methods": [
-            *(rows(taught, teacher=t, budget="equal steps", questions=70) for t in ("weak", "strong")),
-            *(
-                rows(taught, teacher=t, budget=budget, questions=n)
-                for t in ("weak", "strong")
-                for budget, n in (("as in the paper", 70), ("best point", 70), ("best point", 35))
-            ),
+            rows(taught, teacher=t, budget=budget)
+            for budget in ("equal steps", "as in the paper", "best point")
+            for t in ("weak", "strong")
         ],
         "nce": [rows(["CoT KD", "NAT", *(name for name, row in METHODS.items() if row.beta_mode)])],
         "votes": [

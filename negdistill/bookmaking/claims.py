@@ -87,14 +87,14 @@ def predictions(folder: str | Path, chapter: str) -> pd.DataFrame:
 
 
 def select(frame: pd.DataFrame, where: Mapping[str, object]) -> pd.DataFrame:
-    """The rows with these values: "all" is the largest, set "shifted" all but "test", questions apart."""
+    """The rows with these values; set "shifted" is all but "test", questions apart."""
     for column, value in where.items():
         if (column, value) == ("set", "shifted"):
             frame = with_shifted(frame)["shifted"]
         elif column not in frame:
             return frame.iloc[:0]
         else:
-            frame = frame[frame[column] == (frame[column].max() if value == "all" else value)]
+            frame = frame[frame[column] == value]
     return frame
 
 
@@ -147,7 +147,7 @@ def _judged(folder: str | Path, plan: Plan, of: Comparison) -> dict[str, object]
 def _overlaps(folder: str | Path, chapter: str, state: str) -> Iterator[dict[str, object]]:
     """Rows of a claim on overlap: students of positives and of negatives that solve equally many questions,
     beside two students of positives that do."""
-    label = "100 kappa of positives and negatives − of positives and positives"
+    label = "100 kappa: with negatives − with positives"
     decides = {"role": "decides", "label": label, "sign": -1, "state": NOT_RUN}
     where = {"budget": SAME_ACCURACY}
     methods = (COT, NEGATIVE, AGAIN)

@@ -16,7 +16,7 @@ from negdistill.checks import check_choice
 
 TEACHERS = {"weak": "GPT-3.5", "strong": "GPT-4"}  # of the embedded benchmark, and whose level they have
 REAL = "real"  # the chapter with the real student
-METHODS = "methods"  # the chapter with two teachers, several budgets and numbers of questions
+METHODS = "methods"  # the chapter with two teachers and several budgets
 CHAPTERS = ("negative", METHODS, "nce", "votes", "shifted", "ablations", "rivals", REAL)
 SAME_ACCURACY = "equal accuracy"  # the budget at which two students are asked what they have in common
 KEYS = ("chapter", "teachers", "budget", "set", "variant", "students", "one", "other", "sign", "wider")
@@ -90,8 +90,6 @@ def comparisons(said: Mapping[str, object], where: str = "plan") -> tuple[Compar
     check_choice(f"{where}: chapter", said.get("chapter"), CHAPTERS)
     one, other, budget = said["one"], said["other"], said.get("budget", "")
     chosen = {name: said[name] for name in ("budget", "set", "variant") if name in said}
-    if said["chapter"] == METHODS:
-        chosen["questions"] = "all"
     pair = ((one,), (other,))
     if students := said.get("students"):
         pair = tuple(tuple(f"{student}, {rule}" for student in students) for rule in (one, other))

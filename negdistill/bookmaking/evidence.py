@@ -33,7 +33,7 @@ BUDGETS = (STEPS, "as in the paper", BEST)
 EMPTY = "NAT, empty branch"
 REAL_STUDENT = "real student"
 # columns that tell a chapter's predictions apart, beside method, seed and question
-KEYS = ("teacher", "student", "variant", "set", "budget", "questions", "axis", "at", "check")
+KEYS = ("teacher", "student", "variant", "set", "budget", "axis", "at", "check")
 
 
 def uses(folder: str | Path, plan: Plan) -> pd.DataFrame:
@@ -56,21 +56,15 @@ def uses(folder: str | Path, plan: Plan) -> pd.DataFrame:
 def conditions(folder: str | Path) -> pd.DataFrame:
     """What NAT gains over CoT KD, and over its empty branch, under each condition that was run.
 
-    Columns: kind ("budget", "questions", "level" or "ablation"), condition, teacher, against, difference, low
-    and high, p.
+    Columns: kind ("budget", "level" or "ablation"), condition, teacher, against, difference, low and high, p.
     """
     frame, rows = predictions(folder, "methods"), []
-    most = frame["questions"].max()
     there = [budget for budget in BUDGETS if (frame["budget"] == budget).any()]
-    parts = {("budget", budget): {"budget": budget, "questions": most} for budget in there}
-    for n, part in frame.groupby("questions"):
-        at = BEST if (part["budget"] == BEST).any() else STEPS
-        parts["questions", f"{n} questions"] = {"budget": at, "questions": n}
     for teacher in TEACHERS:
-        for (kind, name), where in parts.items():
-            part = select(frame, {"teacher": teacher, **where})
-            rows += _gains(part, {"kind": kind, "condition": name, "teacher": teacher})
-        part = select(frame, {"teacher": teacher, "budget": BEST, "questions": most})
+        for budget in there:
+            part = select(frame, {"teacher": teacher, "budget": budget})
+            rows += _gains(part, {"kind": "budget", "condition": budget, "teacher": teacher})
+        part = select(frame, {"teacher": teacher, "budget": BEST})
         for of, group in part.groupby("level"):
             rows += _gains(group, {"kind": "level", "condition": f"level {of:.0f}", "teacher": teacher})
     for variant, part in predictions(folder, "ablations").groupby("variant", sort=False):

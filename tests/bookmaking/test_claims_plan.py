@@ -23,7 +23,7 @@ def test_a_line_is_a_comparison_of_the_columns_that_it_names():
     }
     weak, strong = comparisons(line)
     assert weak.label == "weak: a − b, best point" and weak.sign == strong.sign == -1
-    assert strong.where == {"teacher": "strong", "budget": "best point", "questions": "all"}
+    assert strong.where == {"teacher": "strong", "budget": "best point"}
     line = {"chapter": "votes", "students": ["x", "y"], "one": "ASC", "other": "SC"}
     (votes,) = comparisons(line)
     assert votes.one == ("x, ASC", "y, ASC") and votes.other == ("x, SC", "y, SC")
