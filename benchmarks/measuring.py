@@ -62,6 +62,11 @@ def llama(arguments: argparse.Namespace) -> LlamaForCausalLM:
         max_position_embeddings=2048,
         use_cache=False,
     )
+    return untrained(config, arguments)
+
+
+def untrained(config: LlamaConfig, arguments: argparse.Namespace) -> LlamaForCausalLM:
+    """A model with random weights, made in its type and where it is to compute."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(getattr(torch, arguments.dtype))
     with torch.device(arguments.device):

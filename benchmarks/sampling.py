@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from measuring import keep, options, provenance, ratio, spread
+from measuring import keep, options, provenance, ratio, spread, untrained
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from negdistill.data import arithmetic
@@ -71,12 +71,7 @@ def llama(arguments: argparse.Namespace, end: int) -> LlamaForCausalLM:
         max_position_embeddings=2048,
         eos_token_id=end,
     )
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, arguments.dtype))
-    with torch.device(arguments.device):
-        model = LlamaForCausalLM(config)
-    torch.set_default_dtype(before)
-    return model.eval()
+    return untrained(config, arguments).eval()
 
 
 # --- generate -----------------------------------------------------------------------------------------
