@@ -1,6 +1,6 @@
 """Export: a plain LoRA row as folders that other libraries load, which need nothing of this package.
 
-    out/adapter    PEFT folder, tokenizer
+    out/adapter    PEFT folder, tokenizer; of NAT with mix="sum" one of both branches, their ranks add up
     out/merged     W0 + s B A as one model in the base's type, tokenizer
     out/base       the base, tokenizer; of the embedded student only, which has no other address
     out/README.md  model card: method, scores, settings, and what all of it was made from
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,11 +28,13 @@ from torch import nn
 
 from negdistill.checks import check_path
 from negdistill.data.prompts import PRESETS
+from negdistill.method.nat import CONFIG
 from negdistill.method.nat_files import FILES
+from negdistill.method.nat_unit import BRANCHES
 from negdistill.runs.files import atomic_path
 from negdistill.runs.folder import Manifest, RunFolder
 from negdistill.stats import wilson
-from negdistill.training.adapters import stored
+from negdistill.training.adapters import merged, save_lora, stored
 from negdistill.training.export_check import answers, compare
 from negdistill.training.fits import ADAPTER, FIT, Fit, finished, load_fit
 from negdistill.training.identity import digest_student
@@ -115,7 +118,7 @@ def export(folder: str | Path, out: str | Path, student: str = "embedded") -> Pa
         if student == "embedded":
             address = (out / "base").as_posix()
             _save(base, part / "base")
-        config = _write_adapter(fit.folder / ADAPTER, part / "adapter", address)
+        config = _write_adapter(base, fit, part / "adapter", address)
         base.tokenizer.save_pretrained(part / "adapter")
         checked = _write_merged(base, fit, part)
         card = _card(fit, manifest, student, address, out, config["r"], checked)
@@ -141,10 +144,10 @@ def _plain_fit(folder: Path) -> Fit:
             f"folder must hold a finished fit of a row of method_table.METHODS; {folder} holds none; fit one"
         )
     fit = load_fit(folder)
-    if find_method(fit.method).view == "nat":
+    if find_method(fit.method).view == "nat" and not _summed(fit):
         raise ValueError(
             f"the fit must be a plain LoRA; {fit.method!r} computes with the integrate unit, which only this "
-            "package has; export NCE, the plain LoRA that learns from NAT"
+            'package has; export NCE, the plain LoRA that learns from NAT, or NAT fitted with mix="sum"'
         )
     if find_method(fit.method).view == "contrast":
         raise ValueError(
@@ -154,6 +157,12 @@ def _plain_fit(folder: Path) -> Fit:
     if find_method(fit.method).view == "base":
         raise ValueError(f"the fit must be a plain LoRA; {fit.method!r} is the base itself; share its prompt")
     return fit
+
+
+def _summed(fit: Fit) -> bool:
+    """Whether a NAT row adds its two branches, without a unit: then it is one LoRA."""
+    config = fit.folder / ADAPTER / CONFIG
+    return config.is_file() and json.loads(config.read_text(encoding="utf-8"))["config"]["mix"] == "sum"
 
 
 def _base(name: str, manifest: Manifest) -> Student:
@@ -173,13 +182,19 @@ def _save(student: Student, folder: Path) -> None:
     student.tokenizer.save_pretrained(folder)
 
 
-def _write_adapter(source: Path, folder: Path, address: str) -> dict[str, object]:
+def _write_adapter(base: Student, fit: Fit, folder: Path, address: str) -> dict[str, object]:
     """The two files of a PEFT folder, with the base's address; returns the configuration."""
-    config = json.loads((source / FILES[0]).read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = address
-    folder.mkdir(parents=True)
-    (folder / FILES[0]).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
-    shutil.copy(source / FILES[1], folder)
+    source = fit.folder / ADAPTER
+    with tempfile.TemporaryDirectory() as scratch:
+        if _summed(fit):
+            with merged(base.model, {source / branch: 1.0 for branch in BRANCHES}) as both:
+                source = Path(scratch)
+                save_lora(both, source)
+        config = json.loads((source / FILES[0]).read_text(encoding="utf-8"))
+        config["base_model_name_or_path"] = address
+        folder.mkdir(parents=True)
+        (folder / FILES[0]).write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+        shutil.copy(source / FILES[1], folder)
     return config
 
 
@@ -189,12 +204,13 @@ def _write_merged(base: Student, fit: Fit, part: Path) -> str:
     written = load_student(str(part / "base"), dtype, "cpu") if (part / "base").exists() else base
     with stored(written.model, part / "adapter", "lora") as wrapped:
         adapter = answers(written._replace(model=wrapped), fit.preset)
-    with stored(base.model, fit.folder / ADAPTER, "lora") as wrapped:
-        own = answers(base._replace(model=wrapped), fit.preset)
+    with stored(base.model, fit.folder / ADAPTER, find_method(fit.method).view) as trained:
+        own = answers(base._replace(model=trained), fit.preset)
+    with stored(base.model, part / "adapter", "lora") as wrapped:
         _untie(wrapped)
         _save(base._replace(model=wrapped.merge_and_unload()), part / "merged")
-    merged = answers(load_student(str(part / "merged"), dtype, "cpu"), fit.preset)
-    return compare(own, adapter, merged, dtype)
+    whole = answers(load_student(str(part / "merged"), dtype, "cpu"), fit.preset)
+    return compare(own, adapter, whole, dtype, same=not _summed(fit))
 
 
 def _untie(model: nn.Module) -> None:

@@ -3,8 +3,8 @@
     questions of the embedded benchmark --greedy--> tokens, and the logits of the first of them
 
 The adapter on its base computes what the fit computes, so its tokens must be the same. Merged weights are
-rounded once more, to the type of the base: their logits may be a little away, and the card says how many
-answers are others for it.
+rounded once more, to the type of the base, and two branches that became one adapter are added in another
+order: their logits may be a little away, and the card says how many answers are others for it.
 """
 
 from __future__ import annotations
@@ -49,24 +49,30 @@ def answers(student: Student, preset: str) -> Answers:
     return Answers(tokens, made.logits[0].float())
 
 
-def compare(fit: Answers, adapter: Answers, merged: Answers, dtype: torch.dtype) -> str:
-    """What the card says; ValueError where the adapter answers otherwise, or more than rounding is merged."""
-    if adapter.tokens != fit.tokens:
+def compare(fit: Answers, adapter: Answers, merged: Answers, dtype: torch.dtype, same: bool = True) -> str:
+    """What the card says; ValueError where the adapter answers otherwise, or more than rounding differs.
+
+    same  whether the adapter computes number for number what the fit does
+    """
+    if same and adapter.tokens != fit.tokens:
         raise ValueError(
             "the adapter that was written must answer as the fit, loaded again on its base; it does not; "
             "export again, and if that does not help share the fit's own folder"
         )
-    away = ((merged.logits - fit.logits).abs().max() / fit.logits.abs().max()).item()
-    if not away <= (EXACT if dtype == torch.float32 else ROUNDED):
-        raise ValueError(
-            f"the merged model must answer as the fit; its logits are {away:.1%} away from those of the fit, "
-            "more than rounding makes; share the fit's own folder"
-        )
-    other = sum(one != own for one, own in zip(merged.tokens, fit.tokens, strict=True))
+    counts = {}
+    for name, one in {"merged model": merged, "adapter on its base": adapter}.items():
+        away = ((one.logits - fit.logits).abs().max() / fit.logits.abs().max()).item()
+        if not away <= (EXACT if dtype == torch.float32 else ROUNDED):
+            raise ValueError(
+                f"the {name} must answer as the fit; its logits are {away:.1%} away from those of the fit, "
+                "more than rounding makes; share the fit's own folder"
+            )
+        counts[name] = sum(said != own for said, own in zip(one.tokens, fit.tokens, strict=True))
+    whole, beside = counts.values()
     return (
-        f"In {str(dtype).removeprefix('torch.')} {other} of {QUESTIONS} greedy answers differ between the "
-        "merged model and the fit, and none between the adapter on its base and the fit. These are questions "
-        f"of the package's own benchmark, with at most {TOKENS} tokens of answer."
+        f"In {str(dtype).removeprefix('torch.')} {whole} of {QUESTIONS} greedy answers differ between the "
+        f"merged model and the fit, and {beside or 'none'} between the adapter on its base and the fit. "
+        f"These are questions of the package's own benchmark, with at most {TOKENS} tokens of answer."
     )
 
 

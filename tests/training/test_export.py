@@ -25,6 +25,7 @@ from negdistill.runs.folder import RunFolder
 from negdistill.teachers.generate import generate
 from negdistill.teachers.openai_server import OpenAITeacher
 from negdistill.training import export as exporting
+from negdistill.training.adapters import stored
 from negdistill.training.batching import real_text_tokenizer
 from negdistill.training.dataset import training_set
 from negdistill.training.export import chat_template, export
@@ -80,7 +81,9 @@ def fits(student, tmp_path_factory):
     made = {"NCE": fit("NCE", student, data, CONFIG, folder, on_epoch=follow)}
     made["CoT KD"] = fit("CoT KD", student, data, CONFIG, folder)
     made["Few-shot"] = fit("Few-shot", student, data, replace(CONFIG, shots=1), folder)
-    made["NAT"] = fit("NAT", student, data, replace(CONFIG, train=replace(CONFIG.train, max_steps=2)), folder)
+    two = replace(CONFIG, train=replace(CONFIG.train, max_steps=2))
+    made["NAT"] = fit("NAT", student, data, two, folder)
+    made["sum"] = fit("NAT", student, data, replace(two, nat=replace(two.nat, mix="sum")), folder)
     return made
 
 
@@ -110,6 +113,31 @@ def test_stock_libraries_give_the_answers_of_the_fit(out, greedy, student):
     assert answers == dict.fromkeys(("merged", "on its base", "by its address"), greedy)
     plain = sample(student, PROMPTS, 1, 0.0, max_new_tokens=TOKENS, progress=False)
     assert greedy != [list(one.ids) for one in plain]
+
+
+def test_a_sum_of_two_branches_is_one_adapter_of_both_ranks(fits, student, tmp_path):
+    folder = export(fits["sum"].folder, tmp_path / "sum")
+    with adapted(student, fits["sum"]) as trained:
+        drawn = sample(trained, PROMPTS, 1, 0.0, max_new_tokens=TOKENS, progress=False)
+    with stored(load_student(str(folder / "base"), device="cpu").model, folder / "adapter", "lora") as model:
+        again = sample(student._replace(model=model), PROMPTS, 1, 0.0, max_new_tokens=TOKENS, progress=False)
+    merged = load_student(str(folder / "merged"), device="cpu")
+    whole = sample(merged, PROMPTS, 1, 0.0, max_new_tokens=TOKENS, progress=False)
+    own, plain = ([one.ids for one in many] for many in (drawn, sample(student, PROMPTS, 1, 0.0, TOKENS)))
+    assert [one.ids for one in again] == [one.ids for one in whole] == own != plain
+    config = json.loads((folder / "adapter/adapter_config.json").read_text("utf-8"))
+    assert config["r"] == 2 * CONFIG.nat.r
+    assert f"LoRA of rank {config['r']}" in (folder / "README.md").read_text("utf-8")
+
+
+def test_a_sum_in_bfloat16_may_round_otherwise_and_says_how_often(tmp_path):
+    student = load_student("embedded", torch.bfloat16, "cpu")
+    problems = arithmetic.generate("train", 8, seed=0)
+    data = training_set(problems, arithmetic.teach(problems, n=4))
+    config = replace(CONFIG, nat=replace(CONFIG.nat, mix="sum"))
+    made = export(fit("NAT", student, data, config, tmp_path / "fits").folder, tmp_path / "out")
+    card = (made / "README.md").read_text("utf-8")
+    assert re.search(r"In bfloat16 \d+ of 16 .* fit, and (none|\d+) between the adapter on its base", card)
 
 
 def test_the_folder_holds_what_it_should_and_no_pickle(out, fits):
@@ -254,8 +282,8 @@ def test_in_float32_no_answer_differs(out, fits, student):
 def test_an_export_that_answers_otherwise_is_refused(fits, tmp_path, monkeypatch):
     folder = fits["CoT KD"].folder
 
-    def broken(source, target, address):
-        config = write(source, target, address)
+    def broken(base, one, target, address):
+        config = write(base, one, target, address)
         tensors = {name: tensor + 0.5 for name, tensor in load_file(target / FILES[1]).items()}
         save_file(tensors, target / FILES[1])
         return config
