@@ -1,21 +1,19 @@
 """NAT on a model: attach it, choose what forward computes, save it.
 
-    attach    W0  ->  DualLinear(W0; A+, B+, A-, B-, W_Q, W_K, W_1, W_2)        detach is the way back
-    trained   A+, B+ and the unit; W0, A- and B- are frozen (other ways, for ablations: NATConfig)
+attach    W0  ->  DualLinear(W0; A+, B+, A-, B-, W_Q, W_K, W_1, W_2)        detach is the way back
+trained   A+, B+ and the unit; W0, A- and B- are frozen (other ways, for ablations: NATConfig)
 
-    view    every adapted projection computes    on disk
-    base    W0 x
-    pos     h+ = W0 x + s+ B+ A+ x               folder/pos, a PEFT LoRA
-    neg     h- = W0 x + s- B- A- x               folder/neg, a PEFT LoRA
-    nat     the integrate unit of `nat_unit`     both, and folder/unit.safetensors
+view    every adapted projection computes    on disk
+base    W0 x
+pos     h+ = W0 x + s+ B+ A+ x               folder/pos, a PEFT LoRA
+neg     h- = W0 x + s- B- A- x               folder/neg, a PEFT LoRA
+nat     the integrate unit of `nat_unit`     both, and folder/unit.safetensors
 
-    attach(model, NATConfig(), neg="runs/negative")     # the view is nat
-    ...                                                 # train
-    with view(model, "neg"):
-        logits = model(**batch).logits
-    save_nat(model, "runs/nat")
-
-The negative adapter is an ordinary PEFT LoRA, trained with PEFT on the same base.
+attach(model, NATConfig(), neg="runs/negative")     # the view is nat
+...                                                 # train
+with view(model, "neg"):
+    logits = model(**batch).logits
+save_nat(model, "runs/nat")
 """
 
 from __future__ import annotations
@@ -48,14 +46,11 @@ CONFIG = "nat_config.json"
 FORMAT = 1
 MODEL = "a model of torch, such as Student.model"
 
-# --- attach and detach --------------------------------------------------------------------------------
-
 
 def attach(model: nn.Module, config: NATConfig, neg: str | Path | None = None) -> nn.Module:
     """Wrap what `target_modules` names in DualLinear, eq-nat of book/method.md, in place; returns the model.
 
-    neg  folder of a PEFT LoRA of the same base and projections, of any rank; None: an empty negative branch,
-         h- = W0 x
+    neg  folder of a PEFT LoRA of the same base and projections, of any rank; None: an empty one, h- = W0 x
 
     Afterwards A+, B+ and the unit require gradients and nothing else does, unless `config` has it otherwise;
     the view is "nat". A+ and the unit draw on torch's random numbers, the same ones whatever `neg` is.
@@ -134,9 +129,6 @@ def fill(layer: DualLinear, branch: str, pair: tuple[Tensor, Tensor]) -> None:
     layer.lora_B[branch].weight.copy_(pair[1])
 
 
-# --- views and alpha ----------------------------------------------------------------------------------
-
-
 @contextmanager
 def view(model: nn.Module, name: str) -> Iterator[nn.Module]:
     """Within the block forward computes the view "base", "pos", "neg" or "nat"; afterwards the one before.
@@ -155,10 +147,8 @@ def view(model: nn.Module, name: str) -> Iterator[nn.Module]:
 
 
 def require_trained(model: nn.Module, name: str) -> None:
-    """Raise ValueError where the last matrices of a view are all zero, as at the start: it equals the base.
-
-    For whoever evaluates, samples from or exports a view. The weights themselves tell, so it survives saving.
-    """
+    """ValueError where the last matrices of a view are all zero, as at the start: it equals the base. The
+    weights themselves tell, so it survives saving."""
     check_choice("view", name, VIEWS)
     layers, branch = dual_layers(model).values(), name
     if name == "nat" and _state(model).config.mix == "sum":
@@ -189,9 +179,7 @@ def collect_alpha(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
-    """Within the block no weight changes: what the unit makes of its weights alone is made once, not at every
-    forward. For sampling, where it would be made again for every token. Errors as `view`.
-    """
+    """Within the block no weight changes: the unit folds them once, not at every token; errors as `view`."""
     state = _state(model)
     before, state.folds = state.folds, {}
     try:
@@ -226,9 +214,6 @@ def checkpointing(model: nn.Module) -> dict[str, object]:
     """
     state = _state(model)
     return {"use_reentrant": False, "context_fn": lambda: (nullcontext(), _Recompute(state))}
-
-
-# --- save and load ------------------------------------------------------------------------------------
 
 
 def save_nat(model: nn.Module, folder: str | Path) -> None:

@@ -135,8 +135,7 @@ class Integrate(torch.autograd.Function):
     shift  of NATConfig, the 1/2 in alpha-
 
     All but `kept` have one dtype. Returns out [..., d_out] and alpha- [..., 1], in [-shift, 1 - shift],
-    float32 or wider, without gradient. Plain autograd would also keep z, gelu(z), their sum and a dropped
-    copy of x.
+    float32 or wider, without gradient. Plain autograd would also keep z, gelu(z) and their sum.
     """
 
     @staticmethod
@@ -222,8 +221,7 @@ class DualLinear(nn.Module):
 
     base_layer   nn.Linear, a quantised layer like it, or Conv1D of transformers: d_in -> d_out
     neg_r        rank of the negative pair, at least 1; neg_scaling: its s-
-    name, state  the layer's full name in its model, and what all layers share; config of the latter is the
-                 NATConfig, which has checked its ranges
+    name, state  the layer's full name in its model, and what all layers share, the NATConfig among it
 
     Equations: eq-branches, eq-alpha and eq-nat of book/method.md. `attach` makes these layers and checks what
     it is given. x of another width is a RuntimeError of torch.
