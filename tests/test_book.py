@@ -323,7 +323,7 @@ def test_the_committed_outputs_are_complete_and_every_figure_has_caption_and_alt
 
 # --- results ------------------------------------------------------------------------------------------
 
-SEEDS = {"05": 8, "06": 8, "07": 8, "08": 8, "09": 11, "10": 8, "11": 1, "12": 1}  # at least
+SEEDS = {"05": 8, "06": 8, "07": 8, "08": 8, "09": 11, "10": 8, "11": 3, "12": 1}  # at least
 
 
 @pytest.mark.parametrize("edition", editions(BOOK), ids=lambda edition: edition.folder or "en")
