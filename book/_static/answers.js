@@ -49,8 +49,8 @@
       if (open === last) return;
       if (!open) most = Math.max(most, found.indexOf(last) + 1);
       draw();
+      if (!open || !leafing) (open ?? last).querySelector("summary").focus({ preventScroll: open !== null });
       if (open) leaf.scrollIntoView();
-      if (!open || !leafing) (open ?? last).querySelector("summary").focus();
     }
 
     const { controls, find } = fields({
