@@ -399,6 +399,8 @@ def test_answers_to_read_are_those_of_the_predictions_and_small():
     kept, columns = texts(files[0]), ["method", "problem_id", "subject", "level", "answer", "correct"]
     frame = predictions(EXECUTED, "real")
     frame = frame[(frame["set"] == "test") & (frame["seed"] == frame["seed"].min())]
+    asked = frame.drop_duplicates("problem_id")
+    assert set(kept["subject"]) == set(asked["subject"]) and kept["problem_id"].nunique() == 40
     frame = frame[frame["problem_id"].isin(kept["problem_id"])]
     assert {"as it is", "CoT KD", "Negative adapter", "NAT"} <= set(kept["method"])
     pd.testing.assert_frame_equal(

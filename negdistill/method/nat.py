@@ -1,19 +1,20 @@
 """NAT on a model: attach it, choose what forward computes, save it.
 
-attach    W0  ->  DualLinear(W0; A+, B+, A-, B-, W_Q, W_K, W_1, W_2)        detach is the way back
-trained   A+, B+ and the unit; W0, A- and B- are frozen (other ways, for ablations: NATConfig)
+    attach    W0  ->  DualLinear(W0; A+, B+, A-, B-, W_Q, W_K, W_1, W_2)        detach is the way back
+    trained   A+, B+ and the unit; W0, A- and B- are frozen (other ways, for ablations: NATConfig)
 
-view    every adapted projection computes    on disk
-base    W0 x
-pos     h+ = W0 x + s+ B+ A+ x               folder/pos, a PEFT LoRA
-neg     h- = W0 x + s- B- A- x               folder/neg, a PEFT LoRA
-nat     the integrate unit of `nat_unit`     both, and folder/unit.safetensors
+    view    every adapted projection computes    on disk
+    base    W0 x
+    pos     h+ = W0 x + s+ B+ A+ x               folder/pos, a PEFT LoRA
+    neg     h- = W0 x + s- B- A- x               folder/neg, a PEFT LoRA
+    nat     the integrate unit of `nat_unit`     both, and folder/unit.safetensors
 
-attach(model, NATConfig(), neg="runs/negative")     # the view is nat
-...                                                 # train
-with view(model, "neg"):
-    logits = model(**batch).logits
-save_nat(model, "runs/nat")
+    attach(model, NATConfig(), neg="runs/negative")     # the view is nat: train it
+    with view(model, "neg"):
+        logits = model(**batch).logits
+    save_nat(model, "runs/nat")
+
+The negative adapter is an ordinary PEFT LoRA, trained with PEFT on the same base.
 """
 
 from __future__ import annotations
@@ -147,8 +148,8 @@ def view(model: nn.Module, name: str) -> Iterator[nn.Module]:
 
 
 def require_trained(model: nn.Module, name: str) -> None:
-    """ValueError where the last matrices of a view are all zero, as at the start: it equals the base. The
-    weights themselves tell, so it survives saving."""
+    """Raise ValueError where the last matrices of a view are all zero, as at the start: it equals the base.
+    The weights themselves tell, so it survives saving."""
     check_choice("view", name, VIEWS)
     layers, branch = dual_layers(model).values(), name
     if name == "nat" and _state(model).config.mix == "sum":

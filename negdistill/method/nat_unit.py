@@ -135,7 +135,7 @@ class Integrate(torch.autograd.Function):
     shift  of NATConfig, the 1/2 in alpha-
 
     All but `kept` have one dtype. Returns out [..., d_out] and alpha- [..., 1], in [-shift, 1 - shift],
-    float32 or wider, without gradient. Plain autograd would also keep z, gelu(z) and their sum.
+    float32 or wider, without gradient. Plain autograd would also keep z, gelu(z), their sum, a dropped x.
     """
 
     @staticmethod
