@@ -14,7 +14,15 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from negdistill.bookmaking.claims import DECIDES, MIXED, NOT_ASKED, NOT_RUN, SMALL, claim_verdict
+from negdistill.bookmaking.claims import (
+    DECIDES,
+    MIXED,
+    NOT_ASKED,
+    NOT_RUN,
+    SMALL,
+    claim_verdict,
+    is_there,
+)
 from negdistill.bookmaking.claims_plan import TEACHERS, Claim, Comparison, Plan, read_plan
 from negdistill.bookmaking.editions import ENGLISH, Edition
 from negdistill.bookmaking.plots_claims import forest
@@ -128,12 +136,13 @@ def card(claim: Claim, rows: pd.DataFrame, has_figure: bool, edition: Edition = 
     """A claim in MyST: its sentence, verdicts, figure, the published numbers, its controls, all numbers."""
     say, number = edition.say, claim.number
     kinds = zip(("embedded: {}", "real: {}"), DECIDES, strict=True)
+    asked = [(kind, role) for kind, role in kinds if role == DECIDES[0] or (rows["role"] == role).any()]
     alt = "Differences that decide claim {}, with 95 % intervals; the table below has the numbers."
     place, up = (f"claim-{edition.folder}", "../") if edition.folder else ("claim", "")
     figure = f":::{{figure}} {up}_static/claim_{number:02}.png\n:figclass: plot claim\n"
     parts = [
         f"({place}-{number})=\n### {number}. {say(claim.says)}",
-        " ".join(_badge(kind, claim_verdict(rows, role), edition) for kind, role in kinds),
+        " ".join(_badge(kind, claim_verdict(rows, role), edition) for kind, role in asked),
         *([f"{figure}:alt: {say(alt).format(number)}\n:::"] if has_figure else []),
         say("**Published:** {}.").format(published(claim, edition)),
         say("**Controls:** {}").format(controls_say(rows, edition)),
@@ -187,7 +196,8 @@ def plan_page(root: Path) -> str:
         for chapter, values in sizes.items()
     ]
     head = "| chapter | " + " | ".join(name.replace("_", " ") for name in names) + " |\n" + "| --- " * 7 + "|"
-    waiting = "\n".join(f"- *{chapter}*: {why}." for chapter, why in plan.waiting.items()) or "None."
+    waiting = [f"- *{chapter}*: {why}." for chapter, why in plan.waiting.items()]
+    waiting += [f"- For claim {number}: {_asked(several)}." for number, several in _missing(root, plan)]
     changes = (
         "\n".join(f"- {one['date']}: {one['what']} {one['why']}" for one in plan.changes) or "None so far."
     )
@@ -198,11 +208,20 @@ def plan_page(root: Path) -> str:
         "## Pilot",
         plan.pilot,
         "## Still to run",
-        waiting,
+        "\n".join(waiting) or "None.",
         "## Changes since",
         changes,
     ]
     return "\n\n".join(parts)
+
+
+def _missing(root: Path, plan: Plan) -> Iterator[tuple[int, tuple[Comparison, ...]]]:
+    """Claims by number, and their comparisons of which the committed predictions lack a side."""
+    for claim in plan.claims:
+        several = (*claim.decided_by, *claim.real, *claim.controls)
+        lost = tuple(of for of in several if not is_there(root / "book" / "executed", of))
+        if lost:
+            yield claim.number, lost
 
 
 def _size(value: object) -> str:

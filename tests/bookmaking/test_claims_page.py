@@ -7,7 +7,7 @@ import matplotlib
 import pandas as pd
 import pytest
 
-from negdistill.bookmaking.claims import NOT_RUN, SMALL, claim_verdict, judge
+from negdistill.bookmaking.claims import NOT_RUN, SMALL, claim_verdict, is_there, judge
 from negdistill.bookmaking.claims_page import (
     cards,
     claim_figures,
@@ -40,6 +40,7 @@ def test_a_card_for_every_claim_with_every_number(judged):
     for claim, part in zip(PLAN.claims, parts, strict=True):
         rows = judged[judged["claim"] == claim.number]
         assert f"## {claim.number}. {claim.says}" in part and f"`embedded: {claim_verdict(rows)}`" in part
+        assert ("`real: " in part) == bool(claim.real)
         for row in rows[rows["role"] != "ours"].itertuples():
             assert row.label in part and signed(row.value, row.low, row.high) in part
     assert "MIX − CoT KD −2.26 (GPT-3.5), −1.10 (GPT-4)" in parts[1]
@@ -134,3 +135,8 @@ def test_the_plan_in_words():
     for claim in PLAN.claims:
         assert f"**{claim.number}. {claim.says}**" in text
     assert "| 10_rivals | 300 | 4 | 1,200 | 4 | 700 | 8 |" in text
+    left = re.findall(r"^- For claim (\d+): (.*)\.$", text.partition("## Still to run")[2], re.MULTILINE)
+    for claim in PLAN.claims:
+        asked = (*claim.decided_by, *claim.real, *claim.controls)
+        lost = [of.label for of in asked if not is_there(ROOT / "book" / "executed", of)]
+        assert dict(left).get(str(claim.number), "").split("; ") == (lost or [""])
