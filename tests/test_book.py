@@ -17,7 +17,17 @@ from negdistill.bookmaking.claims_page import cards, claim_figures
 from negdistill.bookmaking.claims_plan import read_plan
 from negdistill.bookmaking.damage import is_run
 from negdistill.bookmaking.editions import editions
-from negdistill.bookmaking.evidence import DIGITS, TABLE, conditions, digest, figures, result_tables, uses
+from negdistill.bookmaking.evidence import (
+    DIGITS,
+    TABLE,
+    conditions,
+    digest,
+    figures,
+    other_figures,
+    result_tables,
+    uses,
+)
+from negdistill.bookmaking.other_tasks import folders, table
 from negdistill.bookmaking.planning import notebooks, plan
 from negdistill.bookmaking.reference import modules, names
 from negdistill.bookmaking.texts import texts
@@ -346,7 +356,7 @@ def test_a_deciding_interval_is_as_narrow_as_the_plan_says_or_the_plan_says_why(
 
 def test_the_committed_figures_show_the_committed_predictions():
     drawn = figures(uses(EXECUTED, CLAIMS), conditions(EXECUTED), CLAIMS)
-    drawn |= claim_figures(judge(EXECUTED, CLAIMS), CLAIMS)
+    drawn |= claim_figures(judge(EXECUTED, CLAIMS), CLAIMS) | other_figures(EXECUTED, CLAIMS)
     committed = {path.name for path in (BOOK / "_static").glob("claim_*.png")}
     assert committed == {name for name in drawn if name.startswith("claim_")}
     for name, (frame, _) in drawn.items():
@@ -356,6 +366,7 @@ def test_the_committed_figures_show_the_committed_predictions():
 
 def test_the_tables_of_results_follow_from_the_committed_predictions():
     expected = {**result_tables(EXECUTED), "conditions": conditions(EXECUTED)}
+    expected |= {folder.name: table(folder) for folder in folders(EXECUTED)}
     assert sorted(path.stem for path in (BOOK / "tables").iterdir()) == sorted(expected)
     for name, frame in expected.items():
         text = frame.round(DIGITS).to_csv(index=False)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from negdistill.bookmaking import plots
+from negdistill.bookmaking import other_tasks, plots
 from negdistill.bookmaking.claims import chapters, compare, is_there, judge, predictions, rows_of, select
 from negdistill.bookmaking.claims_page import cards, claim_figures
 from negdistill.bookmaking.claims_plan import METHODS, REAL, TEACHERS, Plan, read_plan
@@ -131,6 +131,12 @@ def figures(used: pd.DataFrame, under: pd.DataFrame, plan: Plan) -> dict[str, tu
     return {name: (frame, forest(frame, plan.margin)) for name, frame in shown.items()}
 
 
+def other_figures(folder: Path, plan: Plan) -> dict[str, tuple[pd.DataFrame, Figure]]:
+    """As `figures`, what the methods gain on each other task."""
+    found = {other.name: other_tasks.gains(other) for other in other_tasks.folders(folder)}
+    return {f"{name}.png": (frame, forest(frame, plan.margin)) for name, frame in found.items()}
+
+
 def digest(frame: pd.DataFrame) -> str:
     """sha256 of a table of numbers, as the figure that shows it carries it."""
     return digest_json(frame.round(DIGITS).to_dict("records"))
@@ -147,8 +153,8 @@ def _write_cards(page: Path, text: str) -> None:
 
 def refresh(root: Path) -> list[Path]:
     """Write all that follows from book/plan.yml and the predictions in book/executed: the cards of
-    book/claims.md and of its other editions, their figures, the figures of all uses and conditions, and a CSV
-    for every chapter, in book/tables. Returns the paths written."""
+    book/claims.md and of its other editions, all figures of book/_static that show results, and a CSV for
+    every chapter and other task, in book/tables. Returns the paths written."""
     book = root / "book"
     folder, written = book / "executed", []
     plan = read_plan(book / "plan.yml")
@@ -158,11 +164,13 @@ def refresh(root: Path) -> list[Path]:
         _write_cards(written[-1], cards(judged, plan, edition))
     under = conditions(folder)
     drawn = figures(uses(folder, plan), under, plan) | claim_figures(judged, plan)
+    drawn |= other_figures(folder, plan)
     for name, (frame, figure) in drawn.items():
         with atomic_path(book / "_static" / name) as path:
             figure.savefig(path, metadata={"Description": digest(frame)})
         written.append(book / "_static" / name)
-    for name, frame in {**result_tables(folder), "conditions": under}.items():
+    others = {other.name: other_tasks.table(other) for other in other_tasks.folders(folder)}
+    for name, frame in {**result_tables(folder), **others, "conditions": under}.items():
         written.append(book / "tables" / f"{name}.csv")
         with atomic_path(written[-1]) as path:
             frame.round(DIGITS).to_csv(path, index=False)

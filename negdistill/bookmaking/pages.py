@@ -22,31 +22,35 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 
 from negdistill import PUBLIC
-from negdistill.bookmaking import reference, results
+from negdistill.bookmaking import other_tasks, reference, results
 from negdistill.bookmaking.claims_page import plan_page
 from negdistill.bookmaking.finishing import drop_bundles, launch_sources, name_language, name_toggles
 from negdistill.bookmaking.locks import taking_turns
 from negdistill.bookmaking.moved import MOVED, lead_on
 from negdistill.bookmaking.planning import Failure, executed_folder, notebooks, profiles
+from negdistill.bookmaking.provenance import (
+    Execution,
+    duration,
+    execution_table,
+    provenance,
+    table,
+    version_table,
+)
 from negdistill.bookmaking.texts import texts_page
 from negdistill.checks import check_choice
 from negdistill.runs.digests import digest_file, digest_json, digest_tree
 from negdistill.runs.files import atomic_path, atomic_write_text, remove
-from negdistill.runs.folder import Manifest
 
 MARK = re.compile(r"^<!-- generated: (.+?) -->$", re.MULTILINE)
-SHORT = 12  # hexadecimal digits of a digest that are shown
 SCALES = ("smoke", "quick", "book")
 COSTS = "costs.csv"  # in book/
-SECONDS = 60  # from so many on, a duration is shown in minutes
 
 
 def check_outputs(path: Path) -> None:
@@ -86,28 +90,6 @@ def stage(root: Path, profile: str, folder: Path) -> None:
 # --- what is generated --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Execution:
-    """An executed notebook as the pages refer to it: name of its file, its title, and where it came from."""
-
-    name: str
-    title: str
-    made: Manifest
-
-    @classmethod
-    def read(cls, path: Path) -> Execution | None:
-        """None where the notebook does not say what it was made from."""
-        notebook = nbformat.read(path, as_version=4)
-        manifest = notebook.metadata.get("negdistill", {}).get("manifest")
-        heading = re.search(r"^# (.+)$", "\n".join(cell.source for cell in notebook.cells), re.MULTILINE)
-        title = heading[1] if heading else path.stem
-        return None if manifest is None else cls(path.name, title, Manifest.from_dict(manifest))
-
-    @property
-    def link(self) -> str:
-        return f"[{self.title}](executed/{self.name})"
-
-
 def generate(root: Path, executed: Sequence[Path], book: Path) -> None:
     """Write the API pages below a staged `book` and fill in the marks of its pages.
 
@@ -123,12 +105,6 @@ def generate(root: Path, executed: Sequence[Path], book: Path) -> None:
             atomic_write_text(page, filled)
     for module, text in reference.pages(root).items():
         atomic_write_text(book / "api" / f"{module}.md", text)
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table in Markdown; cells are MyST already."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def module_table(root: Path, runs: Sequence[Execution]) -> str:
@@ -158,56 +134,6 @@ def public_table(root: Path, runs: Sequence[Execution]) -> str:
         first = (ast.get_docstring(node) or "").partition("\n\n")[0]
         rows.append([f"{{py:obj}}`{name} <{module}.{name}>`", reference.prose(first, module, known)])
     return table(["name", "what it is"], rows)
-
-
-def execution_table(root: Path, runs: Sequence[Execution]) -> str:
-    """How long each notebook took, on what, with which seeds."""
-    rows = [
-        [run.link, duration(run.made.seconds), hardware(run.made.machine), seeds(run.made)] for run in runs
-    ]
-    rows.append(["all", duration(sum(run.made.seconds for run in runs)), "", ""])
-    return table(["chapter", "time", "machine", "seeds"], rows)
-
-
-def version_table(root: Path, runs: Sequence[Execution]) -> str:
-    """Versions of Python and of what the package requires; more than one where notebooks differ."""
-    found: dict[str, dict[str, None]] = {}
-    for run in runs:
-        for name, version in run.made.versions.items():
-            found.setdefault(name, {})[version] = None
-    return table(["package", "version"], ([name, ", ".join(found[name])] for name in sorted(found)))
-
-
-def provenance(root: Path, runs: Sequence[Execution]) -> str:
-    """A section for each notebook: parameters, and digests of what went in and what came out."""
-    sections = []
-    for run in runs:
-        made = run.made
-        rows = [["parameter", f"`{name}`", f"`{made.parameters[name]}`"] for name in sorted(made.parameters)]
-        for kind, digests in (("input", made.inputs), ("artefact", made.artifacts)):
-            rows += [[kind, f"`{name}`", f"`{digests[name][:SHORT]}`"] for name in sorted(digests)]
-        listing = table(["kind", "name", "value or sha256"], rows)
-        sections.append(f"### {run.title}\n\n````{{dropdown}} {run.name}\n{listing}\n````")
-    return "\n\n".join(sections)
-
-
-def duration(seconds: float) -> str:
-    """In seconds, or in minutes where they are many."""
-    return f"{seconds:.0f} s" if seconds < SECONDS else f"{seconds / 60:.1f} min"
-
-
-def hardware(machine: Mapping[str, object]) -> str:
-    """Processor, cores and GPU, as far as a manifest tells them."""
-    cores = machine.get("cores")
-    parts = [str(machine.get("cpu") or ""), f"{cores} core{'s' * (cores != 1)}" if cores else ""]
-    return ", ".join(filter(None, [*parts, str(machine.get("gpu") or "")]))
-
-
-def seeds(made: Manifest) -> str:
-    """Seed of the data, and those of training where a notebook tells them apart."""
-    training = made.parameters.get("seeds")
-    text = str(made.seed) if made.seed is not None else ""
-    return f"{text}; training {', '.join(map(str, training))}" if training else text
 
 
 def result_tables(root: Path, runs: Sequence[Execution]) -> str:
@@ -244,6 +170,7 @@ GENERATED: dict[str, Callable[[Path, Sequence[Execution]], str]] = {
     "results": result_tables,
     "answers": answers,
     "costs": cost_table,
+    "other tasks": lambda root, runs: other_tasks.sections(root / "book" / "executed"),
     "plan": lambda root, runs: plan_page(root),
 }
 

@@ -92,8 +92,9 @@ def notebooks(folder: Path) -> list[Path]:
 
 
 def executed_folder(root: Path, profile: str) -> Path:
-    """Where the executed notebooks of a profile are."""
-    return root / "book" / "executed" if profile == "book" else root / "_build" / profile / "executed"
+    """Where the executed notebooks of a profile are: in the book where it shows them, else in _build."""
+    shown = root / "book" / "executed" / ("" if profile == "book" else profile)
+    return shown if profile == "book" or shown.is_dir() else root / "_build" / profile / "executed"
 
 
 def read(path: Path) -> NotebookNode:
@@ -260,11 +261,8 @@ def inputs_of(job: Job, shared: Mapping[str, str], done: Mapping[str, Manifest |
     package = digest_code(
         *(name for name in modules if not name.startswith(DRAWING)), source=job.source.parents[1]
     )
-    folder, named = (
-        job.source.parent,
-        {key: value for key, value in job.parameters.items() if key != "run_dir"},
-    )
-    own = {f"file of {name}": digest for name, digest in named_files(folder, named).items()}
+    named = {key: value for key, value in job.parameters.items() if key != "run_dir"}
+    own = {f"file of {name}": digest for name, digest in named_files(job.source.parent, named).items()}
     return {"notebook": digest_cells(source), "package": package, **own, **shared, **results}
 
 

@@ -43,7 +43,7 @@ def results_page(tables: Path, titles: Mapping[str, str]) -> str:
     """
     sections = []
     for path in sorted(tables.glob("*.csv")):
-        title = titles.get(f"{path.stem}.ipynb", path.stem.capitalize())
+        title = titles.get(f"{path.stem}.ipynb", path.stem.replace("-", " ").capitalize())
         download = f"{{download}}`{path.name} <tables/{path.name}>`"
         listing = result_table(path, title)
         rows = listing.count("<tr data-line=")

@@ -7,15 +7,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from tree import write_files
 
-from negdistill.bookmaking.pages import (
-    GENERATED,
-    Execution,
-    duration,
-    hardware,
-    refresh_costs,
-    render,
-    stage,
-)
+from negdistill.bookmaking.pages import GENERATED, refresh_costs, render, stage
 from negdistill.bookmaking.planning import Failure
 from negdistill.runs.folder import Manifest
 
@@ -205,20 +197,6 @@ def test_an_unknown_mark_is_refused(root):
     (root / "book/index.md").rename(root / "book/ja/index.md")
     with pytest.raises(ValueError, match="generated in ja/index.md must be one of .*; got 'weather'"):
         stage(root, "book", root / "_build/src")
-
-
-def test_an_execution_needs_a_manifest_and_takes_its_title_from_the_notebook(root):
-    path = root / "book/executed/00_one.ipynb"
-    assert Execution.read(path) is None
-    write_notebook(path, made=MADE)
-    run = Execution.read(path)
-    assert run.link == "[One](executed/00_one.ipynb)" and run.made == MADE
-
-
-def test_durations_and_machines_are_short():
-    assert [duration(seconds) for seconds in (0.4, 59, 60, 3600)] == ["0 s", "59 s", "1.0 min", "60.0 min"]
-    assert hardware({"cpu": "arm64", "cores": 1, "gpu": "H100"}) == "arm64, 1 core, H100"
-    assert hardware({}) == ""
 
 
 def test_a_profile_that_lacks_chapters_is_not_rendered(root):

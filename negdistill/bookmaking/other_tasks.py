@@ -1,0 +1,70 @@
+"""Chapters that were run on another task: a folder of book/executed each, named like the profile.
+
+book/executed/<profile>/NN_name.ipynb, .parquet  --table-->     a CSV in book/tables
+                                                 --gains-->     what a figure of book/_static draws
+                                                 --sections-->  tables of a page, and their provenance
+
+They stand beside the chapter's own run and decide no claim.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from negdistill.bookmaking.claims import chapters, predictions
+from negdistill.bookmaking.provenance import Execution, listing
+from negdistill.bookmaking.provenance import table as markdown
+from negdistill.bookmaking.tables import method_table, percents
+
+COT = "CoT KD"
+ALL = "all"
+SPANS = ("difference", "difference_low", "difference_high")
+
+
+def folders(executed: Path) -> list[Path]:
+    """Folders of such runs, by name."""
+    return sorted(path for path in executed.iterdir() if path.is_dir() and chapters(path))
+
+
+def table(folder: Path) -> pd.DataFrame:
+    """Every method on all questions and on those of each subject.
+
+    Columns: set, ALL or a subject; method; what `tables.method_table` gives; baseline, CoT KD throughout.
+    """
+    (kind,) = chapters(folder)
+    frame = predictions(folder, kind).drop(columns="set")
+    parts = [(ALL, frame), *frame.groupby("subject")]
+    found = [method_table(part).reset_index().assign(set=name) for name, part in parts]
+    whole = pd.concat(found, ignore_index=True).assign(baseline=COT)
+    return whole[["set", *(name for name in whole if name != "set")]]
+
+
+def gains(folder: Path) -> pd.DataFrame:
+    """Differences to CoT KD on all questions, in the columns that `plots_claims.forest` draws."""
+    rows = table(folder).dropna(subset="difference")
+    rows = rows[rows["set"] == ALL]
+    names = dict(zip(SPANS, ("value", "low", "high"), strict=True))
+    drawn = rows[["method", *SPANS]].rename(columns=names).reset_index(drop=True)
+    drawn.insert(0, "label", drawn.pop("method") + f" − {COT}")
+    return drawn.assign(series="", small=False, published=float("nan"))
+
+
+def sections(executed: Path) -> str:
+    """Of every run in Markdown: each method on all questions and on each subject, and the provenance."""
+    return "\n\n".join(map(_section, folders(executed)))
+
+
+def _section(folder: Path) -> str:
+    rows = table(folder)
+    sets = list(rows["set"].unique())
+    gained = rows[rows["set"] == ALL].set_index("method")
+    cells = rows.assign(text=percents(rows, "accuracy")).pivot(index="method", columns="set", values="text")
+    cells.insert(1, f"− {COT}", percents(gained, *SPANS).where(gained["difference"].notna(), ""))
+    named = [name for name in sets if name != ALL]
+    shown = cells.loc[gained.index, [ALL, f"− {COT}", *named]]
+    lines = ([name, *texts] for name, texts in zip(shown.index, shown.to_numpy(), strict=True))
+    (path,) = chapters(folder).values()
+    run = Execution.read(path.with_suffix(".ipynb"))
+    return f"{markdown(['method', *shown.columns], lines)}\n\n{listing(run)}"

@@ -1,0 +1,75 @@
+"""Other tasks: a chapter's run on another task becomes tables, a figure and a section, and no claim."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from negdistill.bookmaking.claims import chapters
+from negdistill.bookmaking.claims_plan import read_plan
+from negdistill.bookmaking.evidence import other_figures
+from negdistill.bookmaking.other_tasks import ALL, folders, gains, sections, table
+from negdistill.bookmaking.planning import executed_folder, find_root
+from negdistill.runs.digests import digest_file
+
+PLAN = read_plan(find_root() / "book" / "plan.yml")
+RIGHT = {  # which of six questions a method solves
+    "as it is": "000000",
+    "CoT KD": "110010",
+    "NAT": "111110",
+}
+
+
+@pytest.fixture
+def executed(tmp_path):
+    """A folder of executed notebooks with one run on another task."""
+    folder = tmp_path / "book" / "executed" / "word-problems"
+    folder.mkdir(parents=True)
+    rows = [
+        {"set": "test", "method": name, "seed": 0, "problem_id": f"q{place}", "level": None}
+        | {"subject": "addsub" if place < 4 else "svamp", "answer": "1", "correct": right == "1"}
+        for name, several in RIGHT.items()
+        for place, right in enumerate(several)
+    ]
+    path = folder / "11_real_student.parquet"
+    pd.DataFrame(rows).to_parquet(path, index=False)
+    made = {"inputs": {}, "parameters": {"steps": 128}, "seed": 0, "machine": {}, "seconds": 60.0}
+    made |= {"versions": {}, "artifacts": {"predictions.parquet": digest_file(path)}}
+    cell = {"cell_type": "markdown", "metadata": {}, "source": "# A student", "id": "a"}
+    notebook = {"cells": [cell], "metadata": {"negdistill": {"predictions": "real", "manifest": made}}}
+    path.with_suffix(".ipynb").write_text(json.dumps(notebook | {"nbformat": 4, "nbformat_minor": 5}))
+    return folder.parent
+
+
+def test_a_run_stands_beside_the_chapters_and_is_none_of_them(executed):
+    (executed / "empty").mkdir()
+    assert [path.name for path in folders(executed)] == ["word-problems"] and chapters(executed) == {}
+    root = executed.parents[1]
+    assert executed_folder(root, "word-problems") == executed / "word-problems"
+    assert executed_folder(root, "book") == executed
+    assert executed_folder(root, "quick") == root / "_build" / "quick" / "executed"
+
+
+def test_all_questions_and_each_subject_have_rows(executed):
+    rows = table(executed / "word-problems").set_index(["set", "method"])
+    assert list(rows.index.unique("set")) == [ALL, "addsub", "svamp"] and (rows["baseline"] == "CoT KD").all()
+    assert rows.loc[(ALL, "NAT"), "accuracy"] == pytest.approx(5 / 6)
+    assert rows.loc[("addsub", "NAT"), "difference"] == pytest.approx(1 / 2)
+    assert rows.loc[("svamp", "NAT"), "difference"] == 0
+    drawn = gains(executed / "word-problems").set_index("label")["value"]
+    assert drawn.to_dict() == {"as it is − CoT KD": -0.5, "NAT − CoT KD": pytest.approx(1 / 3)}
+    assert list(other_figures(executed, PLAN)) == ["word-problems.png"]
+
+
+def test_the_section_has_every_number_and_where_it_came_from(executed):
+    text = sections(executed)
+    assert text.startswith("| method | all | − CoT KD | addsub | svamp |\n| --- |")
+    (line,) = (line for line in text.splitlines() if line.startswith("| NAT |"))
+    cells = [cell.strip().partition(" ")[0] for cell in line.strip("|").split("|")]
+    assert cells == ["NAT", "83.3", "33.3", "100.0", "50.0"]
+    (line,) = (line for line in text.splitlines() if line.startswith("| CoT KD |"))
+    assert line.split("|")[3].strip() == ""
+    assert "````{dropdown} 11_real_student.ipynb" in text and "| parameter | `steps` | `128` |" in text
+    shutil.rmtree(executed / "word-problems")
+    assert sections(executed) == ""
