@@ -75,6 +75,12 @@ def test_committed_predictions_have_no_other_columns():
         assert set(parquet.read_schema(path).names) <= SECTIONS["Predictions and votes"], path.name
 
 
+def test_tables_of_results_and_costs_have_the_columns_of_the_glossary_and_no_others():
+    files = [*(ROOT / "book" / "tables").glob("*.csv"), ROOT / "book" / "costs.csv"]
+    found = {name for path in files for name in path.read_text("utf-8").splitlines()[0].split(",")}
+    assert found == SECTIONS["Tables of results"]
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """Names in the files of a followed fit with a teacher's pass, and of a ranker, by file."""
@@ -122,6 +128,9 @@ def test_every_command_and_every_chapter_that_computes_is_on_the_page():
     (commands,) = (action for action in parser()._actions if action.choices)
     shown = {name.split()[0] for name in first_cells(PAGE.split("## While a long cell runs")[0])}
     assert set(commands.choices) <= shown
+    targets = re.findall(r'"make (\w+) ', (ROOT / "Makefile").read_text("utf-8"))
+    rows = re.findall(r"^\| `make (\w+)`", PAGE, re.MULTILINE)
+    assert len(targets) > 5 and rows == targets
     table = PAGE.split("## While a long cell runs")[1].split("\n## ")[0]
     listed = re.findall(r"^\| (\d\d) \|", table, re.MULTILINE)
     assert listed == [path.stem[:2] for path in sorted((ROOT / "notebooks").glob("[01]*.ipynb"))][1:]

@@ -2,7 +2,8 @@
 
 MOVED  --lead_on, after every render-->  html/OLD      so that links and bookmarks go on working
 
-No page of the book has moved yet. One that does gets a line here.
+No page that somebody wrote has moved yet; one that does gets a line here. Those of the API reference are named
+after modules and go with them.
 """
 
 from __future__ import annotations
