@@ -2,7 +2,7 @@
 
 MOVED  --lead_on, after every render-->  html/OLD      so that links and bookmarks go on working
 
-No page that somebody wrote has moved yet; one that does gets a line here. Those of the API reference are named
+No page that somebody wrote has moved yet; one that does gets a line here. Those of the API are named
 after modules and go with them.
 """
 
