@@ -1,5 +1,6 @@
 """Profiles for real data, in small: random LLaMA, tokenizer of real text, real questions, all chapters."""
 
+import pandas as pd
 import pytest
 from tiny import llama
 
@@ -113,6 +114,45 @@ def test_one_gpu(student, clone, data_dir, monkeypatch):
     write_records(teacher, said)
     names = {"student": str(student), "teacher": teacher, "teachers": [teacher]}
     run_some(clone, "one-gpu", ["04", "05"], samples=2, **names)
+
+
+MINE = """
+import torch.nn.functional as F
+
+from negdistill.method.objectives import rationales
+from negdistill.method.rivals import pair_places
+from negdistill.training.method_table import GENTLE, Method
+
+
+def prefer(model, batch):
+    seen = rationales(model, batch)
+    right, wrong = pair_places(seen.positive, seen.question)
+    return 2 * F.softplus(0.1 * (seen.gain[wrong] - seen.gain[right])).sum()
+
+
+Idea = Method("Idea", "own", "both", "lora", "DPO again", prefer, uses=("CoT KD",), start="continue",
+              order="pairs", per="row", reference=True, rates=GENTLE)
+"""
+
+
+def test_a_method_of_ones_own_stands_in_every_table_of_the_rivals(clone, monkeypatch):
+    (clone / "idea.py").write_text(MINE)
+    monkeypatch.setenv("PYTHONPATH", str(clone))
+    methods = ["CoT KD, continued", "DPO", "idea:Idea"]
+    given = {"methods": methods, "deciding": methods, "voters": methods[::2], "n": 2, "seeds": [0, 1]}
+    pipeline.run(clone, "smoke", ["10"], overrides={**given, "run_dir": str(clone / "runs")})
+    frame = pd.read_parquet(RunFolder.open(clone / "runs").path("predictions.parquet"))
+    for budget in ("equal steps", "best point"):
+        mine, theirs = (
+            frame[(frame["budget"] == budget) & (frame["method"] == name)] for name in methods[:0:-1]
+        )
+        assert mine["seed"].nunique() == 2 and not mine.empty
+        assert mine["answer"].tolist() == theirs["answer"].tolist()  # the same losses, the same student
+    executed = read(clone / "_build" / "smoke" / "executed" / "10_rivals.ipynb")
+    shown = [cell.outputs for cell in executed.cells if cell.get("outputs")]
+    assert (
+        sum("idea:Idea" in str(outputs) for outputs in shown) == 7
+    )  # steps of a pass, grid, rates, table, ends, answers, pass@n
 
 
 def test_a_file_of_ones_own(clone):

@@ -72,6 +72,17 @@ def test_a_dry_run_says_what_is_read_and_written_and_what_it_costs():
     assert "steps of 4 rows" in text and "estimated:" in text and "hours" not in text
 
 
+def test_a_method_of_ones_own_is_accepted_and_its_code_not_run(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("raise SystemExit('ran')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    methods = ["CoT KD, continued", "DPO", "mine:Mine"]
+    known = "not estimated: mine:Mine is a method of your own, and a dry run imports no code of yours"
+    for chapter, said in (("05_baselines", known), ("10_rivals", "steps of 8 rows")):
+        jobs = plan(find_root(), "smoke", [chapter], {"methods": methods})
+        (line,) = (line for line in dry_run([job for job in jobs if job.name == chapter]) if "cost" in line)
+        assert said in line
+
+
 def test_a_file_is_seen_from_where_the_notebook_sees_it(monkeypatch):
     """Wherever the command is typed.
 

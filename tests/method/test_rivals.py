@@ -46,12 +46,20 @@ def test_sequence_log_probs_equal_a_loop():
 
 
 def test_preference_at_the_start_is_log_2():
-    assert rivals.preference(torch.zeros(3), torch.zeros(3)).tolist() == pytest.approx([math.log(2)] * 3)
+    gains = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
+    loss = rivals.preference(*gains, beta=0.1)
+    assert loss.tolist() == pytest.approx([math.log(2)] * 3, rel=1e-15)
+    (push,) = torch.autograd.grad(loss.sum(), gains)
+    assert push.tolist() == [pytest.approx([-0.05] * 3), pytest.approx([0.05] * 3)]  # beta / 2
 
 
 def test_prospect_at_its_reference_point_is_one_half():
-    z0 = torch.tensor(1.5)
-    assert rivals.prospect(z0.expand(5), POSITIVE, z0).tolist() == [0.5] * 5
+    z0 = torch.tensor(1.5, dtype=torch.float64)
+    gain = z0.repeat(5).requires_grad_()
+    loss = rivals.prospect(gain, POSITIVE, z0, beta=0.1)
+    assert loss.tolist() == [0.5] * 5
+    (push,) = torch.autograd.grad(loss.sum(), gain)
+    assert push.tolist() == pytest.approx([-0.025, 0.025, -0.025, 0.025, -0.025])  # beta / 4
 
 
 @pytest.mark.parametrize(
@@ -69,7 +77,9 @@ def test_balance_raises_the_lighter_side_into_the_range(right, wrong, wanted):
 
 def test_redi_without_wrong_ones_is_the_likelihood():
     mean = logs(0)
-    assert torch.equal(rivals.weighted(mean, POSITIVE, 1, 0), torch.where(POSITIVE, -mean, 0))
+    loss = rivals.weighted(mean, POSITIVE, 1, 0)
+    assert torch.equal(loss, torch.where(POSITIVE, -mean, 0))
+    assert torch.autograd.grad(loss.sum(), mean)[0].tolist() == [-1, 0, -1, 0, -1]
 
 
 def test_topr_at_its_reference_is_plain_reinforce():
@@ -86,9 +96,11 @@ def test_glow_without_history_is_the_plain_mean_and_stays_in_range():
     assert rivals.gain_weight(never, present).tolist() == [1, 1, 1]
     assert rivals.gain_weight(torch.full((3,), 2.0), present).tolist() == pytest.approx([1.0, 0.5, 0.5])
     assert rivals.gain_weight(present, present, alpha=40.0).tolist() == [5, 5, 5]
-    by_hand = 3 * (1 - sigmoid(20 * (0.3 - 0.31)))
-    found = rivals.gain_weight(torch.tensor([0.3]).double(), torch.tensor([0.31]).double(), alpha=3.0)
-    assert found.item() == pytest.approx(by_hand)
+    earlier, later = torch.tensor([[0.3, 0.5, 0.2], [0.31, 0.1, 0.9]], dtype=torch.float64)
+    found = rivals.gain_weight(earlier, later.requires_grad_(), alpha=3.0)
+    rows = zip(earlier.tolist(), later.tolist(), strict=True)
+    by_hand = [min(5, max(0.5, 3 * (1 - sigmoid(20 * (was - now))))) for was, now in rows]
+    assert found.tolist() == pytest.approx(by_hand) and not found.requires_grad
 
 
 def test_the_reference_point_of_nothing_is_zero_and_has_no_gradient():

@@ -92,6 +92,7 @@ def test_mismatched_rows_keep_the_prompt_and_take_another_questions_rationale(da
 
 def test_neighbours_stay_together_in_orders_and_shares(data):
     rows = encode(data.examples("both"), TOKENIZER, 256)
+    partners = []
     for epoch in range(3):
         for batch in beside(rows + mismatched(rows, 0, 256), 4, 0, epoch):
             assert all(b == a + len(rows) for a, b in zip(batch[::2], batch[1::2], strict=True))
@@ -99,6 +100,11 @@ def test_neighbours_stay_together_in_orders_and_shares(data):
         for batch in drawn:
             for a, b in zip(batch[::2], batch[1::2], strict=True):
                 assert rows[a].question == rows[b].question and rows[a].positive and not rows[b].positive
+        ordered = [place for batch in drawn for place in batch]
+        partners.append({*zip(ordered[::2], ordered[1::2], strict=True)})
+    assert len(partners[0]) == len(partners[1]) and not partners[0] == partners[1] == partners[2]
+    again = [place for batch in pairs(rows, 4, 0, 1) for place in batch]
+    assert partners[1] == {*zip(again[::2], again[1::2], strict=True)}
     parts = [shared(range(10), rank, 3, 2) for rank in range(3)]
     assert parts == [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5]]
     assert shared(range(5), 1, 2) == [1, 3]
