@@ -85,7 +85,9 @@ def test_the_address_of_the_repository_is_that_of_the_project():
 
 
 def test_the_table_of_contents_has_every_page_and_every_chapter_in_order():
-    listed = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+    chapters = [chapter for part in TOC["parts"] for chapter in part["chapters"]]
+    below = [one["file"] for chapter in chapters for one in chapter.get("sections", ()) if "file" in one]
+    listed = [TOC["root"], *(chapter["file"] for chapter in chapters), *below]
     pages = [name for name in listed if not name.startswith("book/executed/")]
     assert sorted(pages) == sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in PAGES)
     assert [name for name in listed if name not in pages] == [
@@ -411,9 +413,10 @@ def test_answers_to_read_are_those_of_the_predictions_and_small():
     frame = predictions(EXECUTED, "real")
     frame = frame[(frame["set"] == "test") & (frame["seed"] == frame["seed"].min())]
     asked = frame.drop_duplicates("problem_id")
-    assert set(kept["subject"]) == set(asked["subject"]) and kept["problem_id"].nunique() == 40
-    frame = frame[frame["problem_id"].isin(kept["problem_id"])]
-    assert {"as it is", "CoT KD", "Negative adapter", "NAT"} <= set(kept["method"])
+    solved, seen = set(frame.loc[frame["correct"].astype(bool), "problem_id"]), set(kept["problem_id"])
+    assert set(kept["subject"]) == set(asked["subject"]) and solved < seen and len(seen - solved) > 20
+    frame = frame[frame["problem_id"].isin(seen)]
+    assert list(kept["method"].unique()[:4]) == ["as it is", "CoT KD", "Negative adapter", "NAT"]
     pd.testing.assert_frame_equal(
         *(one[columns].sort_values(columns[:2], ignore_index=True) for one in (kept, frame)),
         check_dtype=False,  # of levels, where other sets have none
