@@ -3,7 +3,9 @@
     kappa = 2 (p_ab - p_a p_b) / (p_a + p_b - 2 p_a p_b)
 
 is Cohen's kappa of two yes-or-no raters, p_ab the share of questions that both solve: 1 for equal sets, 0 for
-independent ones, whatever the accuracies. `stats.overlap` is the measure of the paper, which is not.
+independent ones, whatever the accuracies. `stats.overlap` is the measure of the paper, which is not. Students
+that solve unequally many cannot reach 1, but the kappa of p_ab = min(p_a, p_b): `kappa_share` is what they
+reach of that.
 """
 
 from __future__ import annotations
@@ -31,6 +33,13 @@ def kappa(one: pd.DataFrame, other: pd.DataFrame) -> Interval:
     return Interval(value, *_percentiles(drawn, 0.95))
 
 
+def kappa_share(one: pd.DataFrame, other: pd.DataFrame) -> Interval:
+    """`kappa` over the largest that the two accuracies allow, with its 95 % interval, at most 1."""
+    (a, b, both), drawn = _means(one, other)
+    shares = _shares(*drawn)
+    return Interval(float(_shares(a, b, both)), *_percentiles(shares, 0.95))
+
+
 def kappa_difference(frame: pd.DataFrame, one: pd.DataFrame, other: pd.DataFrame) -> Difference:
     """`kappa` of frame and one, minus `kappa` of frame and other, resampled together."""
     (value, drawn), (against, drawn_against) = _kappas(frame, one), _kappas(frame, other)
@@ -39,12 +48,23 @@ def kappa_difference(frame: pd.DataFrame, one: pd.DataFrame, other: pd.DataFrame
 
 
 def _kappas(one: pd.DataFrame, other: pd.DataFrame) -> tuple[float, np.ndarray]:
-    """Kappa, and that of each resample of questions and seeds, the same draws in every call."""
+    """Kappa, and that of each resample."""
+    observed, drawn = _means(one, other)
+    return float(_kappa(*observed)), _kappa(*drawn)
+
+
+def _means(one: pd.DataFrame, other: pd.DataFrame) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """p_a, p_b and p_ab, and those of each resample of questions and seeds, the same draws in every call."""
     a, b = _matrix(one, "one"), _matrix(other, "other")
     _check_same(a, b)
-    observed = [float(part.to_numpy().mean()) for part in (a, b, a * b)]
-    drawn = [_resampled_means(part, RESAMPLES, 0) for part in (a, b, a * b)]
-    return float(_kappa(*map(np.asarray, observed))), _kappa(*drawn)
+    parts = (a, b, a * b)
+    observed = [np.asarray(part.to_numpy().mean()) for part in parts]
+    return observed, [_resampled_means(part, RESAMPLES, 0) for part in parts]
+
+
+def _shares(a: np.ndarray, b: np.ndarray, both: np.ndarray) -> np.ndarray:
+    most = _kappa(a, b, np.minimum(a, b))
+    return np.divide(_kappa(a, b, both), most, out=np.zeros_like(most), where=most > 0)
 
 
 def _kappa(a: np.ndarray, b: np.ndarray, both: np.ndarray) -> np.ndarray:

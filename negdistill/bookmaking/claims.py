@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from pyarrow import parquet
 
-from negdistill.bookmaking.agreement import kappa, kappa_difference
+from negdistill.bookmaking.agreement import kappa, kappa_difference, kappa_share
 from negdistill.bookmaking.claims_plan import REAL, SAME_ACCURACY, Comparison, Plan
 from negdistill.bookmaking.tables import with_shifted
 from negdistill.runs.digests import digest_file
@@ -157,7 +157,10 @@ def _overlaps(folder: str | Path, chapter: str, state: str) -> Iterator[dict[str
     frame = select(predictions(folder, chapter), where)
     right, wrong, again = (rows_of(frame, [method]) for method in methods)
     yield decides | kappa_difference(right, wrong, again)._asdict() | {"state": state}
-    for name, measure in (("kappa", kappa), ("overlap", overlap)):
+    apart = paired(wrong, right)._asdict() | {"p": None}
+    yield {"role": "ours", "label": "accuracy: negatives − positives", "state": "", "sign": 0} | apart
+    measures = {"kappa": kappa, "share of the largest kappa": kappa_share, "overlap": overlap}
+    for name, measure in measures.items():
         for whom, part in (("negatives", wrong), ("positives", again)):
             found = measure(right, part)._asdict()
             yield {"role": "ours", "label": f"{name} of positives and {whom}", "state": "", "sign": 0} | found

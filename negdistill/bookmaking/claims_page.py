@@ -106,6 +106,8 @@ def _said(row: NamedTuple) -> tuple[str, str]:
         return "", NOT_RUN
     numbers = row.value, row.low, row.high
     if row.role == "ours":
+        if "accuracy" in row.label:
+            return signed(*numbers), ""
         return ("{:.3f} [{:.3f}, {:.3f}]".format(*numbers) if "kappa" in row.label else percent(*numbers)), ""
     alone = NOT_ASKED if row.state == NOT_ASKED else verdict(row, row.sign)
     return signed(*numbers), f"{alone}, {SMALL}" if row.state == SMALL else alone

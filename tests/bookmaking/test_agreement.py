@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from negdistill.bookmaking.agreement import at_accuracy, kappa, kappa_difference
+from negdistill.bookmaking.agreement import at_accuracy, kappa, kappa_difference, kappa_share
 
 
 def answers(solved, questions=40, seeds=(0, 1)):
@@ -26,6 +26,18 @@ def test_kappa_does_not_fall_with_accuracy_where_the_overlap_does():
     for rate in (0.5, 0.05):
         one, other = (answers(lambda n, seed, p=p, r=rate: p[n] < r, 4000, (0,)) for p in chance[:2])
         assert abs(kappa(one, other).value) < 0.06
+
+
+def test_unequal_students_reach_the_largest_kappa_where_one_solves_all_that_the_other_does():
+    half, third = answers(lambda n, seed: n % 12 < 6, 48), answers(lambda n, seed: n % 12 < 4, 48)
+    assert kappa(half, third).value == pytest.approx(2 / 3) and kappa_share(
+        half, third
+    ).value == pytest.approx(1)
+    few = answers(lambda n, seed: n % 12 in (0, 1, 6, 7), 48)  # as many, half of them in common
+    found = kappa_share(half, few)
+    assert found.value == pytest.approx(0) and found.low < 0 < found.high <= 1
+    assert kappa_share(half, half).value == 1
+    assert kappa_share(answers(lambda n, seed: False), answers(lambda n, seed: False)).value == 0
 
 
 def test_the_difference_is_resampled_together():
