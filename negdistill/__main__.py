@@ -175,7 +175,7 @@ def add_export_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def try_(options: argparse.Namespace) -> None:
-    from negdistill.bookmaking import pipeline
+    from negdistill.bookmaking import pipeline, planning
 
     with pipeline.environment(pipeline.QUIET):  # read when transformers is imported
         from negdistill.inference.side_by_side import fits_in, side_by_side
@@ -183,7 +183,7 @@ def try_(options: argparse.Namespace) -> None:
         from negdistill.method.nat_files import OtherBase
         from negdistill.training.students import load_student
 
-    found = fits_in(options.fits)
+    found = fits_in(options.fits or planning.find_root() / "book" / "artifacts" / options.student)
     say(f"loading {options.student}")  # takes seconds
     dtype = None if options.student == "embedded" else fast_dtype()
     student = load_student(options.student, dtype=dtype)
@@ -204,7 +204,7 @@ def add_try_parser(commands: argparse._SubParsersAction) -> None:
         "try", help="put one question to a student as it is, and with what was fitted"
     )
     command.add_argument("question", help="in words")
-    command.add_argument("--fits", required=True, metavar="FOLDER", help="where methods were fitted")
+    command.add_argument("--fits", metavar="FOLDER", help="where methods were fitted (those of the book)")
     command.add_argument(
         "--student", default="smollm2-135m", metavar="NAME", help="what they were fitted on (%(default)s)"
     )

@@ -6,9 +6,10 @@ import pytest
 import tiny
 
 from negdistill.__main__ import main
+from negdistill.bookmaking.planning import find_root
 from negdistill.data.arithmetic import generate, teach
 from negdistill.inference.evaluate import evaluate
-from negdistill.inference.side_by_side import BASE, fits_in, side_by_side
+from negdistill.inference.side_by_side import BASE, SHOWN, fits_in, side_by_side
 from negdistill.training.dataset import training_set
 from negdistill.training.fit import adapted, fit
 from negdistill.training.settings import settings
@@ -53,6 +54,13 @@ def test_the_command(folder, capsys):
     assert re.findall(r"^--- (.+?)(?:,|$)", said, re.MULTILINE) == [
         "as it is", "CoT KD", "Negative adapter", "NAT"
     ]  # fmt: skip
+
+
+def test_without_a_folder_those_of_the_book_are_asked(capsys):
+    assert main(["try", "How many?", "--student", "embedded"]) == 1  # of which the book has none
+    said = capsys.readouterr().err
+    assert re.search(r"book.artifacts.embedded holds none; run a chapter first", said)
+    assert set(fits_in(find_root() / "book" / "artifacts" / "smollm2-135m")) == {*SHOWN}
 
 
 def test_what_cannot_be_asked(student, folder, tmp_path):
