@@ -2,6 +2,7 @@
 
 steps_right    embedded benchmark: the sentences before the first wrong step
 words_shared   any text: the words that some right rationale of the question begins with too
+right_shares   how much of each wrong rationale of a set that is
 halves         the wrong rationales of a set, soon wrong and late wrong, equally many
 beginnings     its wrong rationales, each cut where it goes wrong
 """
@@ -46,16 +47,24 @@ def words_shared(problem: Problem, text: str, right: Sequence[str]) -> str:
     return text[: words[best - 1].end()] if best else ""
 
 
+def right_shares(data: TrainingSet, beginning: Beginning) -> list[float]:
+    """The share of the characters of each wrong rationale that is right, 0 to 1, in their order.
+
+    beginning  `steps_right` or `words_shared`: what of a wrong rationale is right
+    """
+    cut = zip(data.negatives, _beginnings(data, beginning), strict=True)
+    return [len(kept) / max(1, len(one.text)) for one, kept in cut]
+
+
 def halves(data: TrainingSet, beginning: Beginning) -> tuple[TrainingSet, TrainingSet]:
     """The set with those of its wrong rationales that go wrong soon, and with those that go wrong late.
 
-    beginning  `steps_right` or `words_shared`: what of a wrong rationale is right
+    beginning  as in `right_shares`, by which they are divided
 
-    By the share of its characters that is right. Of an odd number the middle one is late; of equal shares the
+    Of an odd number the middle one is late; of equal shares the
     earlier ones are soon. Both halves keep the order and all right rationales.
     """
-    cut = _beginnings(data, beginning)
-    shares = [len(kept) / max(1, len(one.text)) for one, kept in zip(data.negatives, cut, strict=True)]
+    shares = right_shares(data, beginning)
     soon = set(np.argsort(shares, kind="stable")[: len(shares) // 2].tolist())
     sides = (
         tuple(one for at, one in enumerate(data.negatives) if (at in soon) is side) for side in (True, False)

@@ -5,7 +5,7 @@ import pytest
 from negdistill import load_task
 from negdistill.data.arithmetic import first_wrong_step, generate
 from negdistill.data.records import Problem, Rationale
-from negdistill.training.beginnings import beginnings, halves, steps_right, words_shared
+from negdistill.training.beginnings import beginnings, halves, right_shares, steps_right, words_shared
 from negdistill.training.dataset import TrainingSet, taught
 
 QUESTION = "There are 38 apples. Eva drops 28. Only one of 5 equal parts is left. Eva puts 60 back."
@@ -82,7 +82,8 @@ DATA = TrainingSet(
 
 
 def test_halves_are_those_that_go_wrong_soon_and_late():
-    soon, late = halves(DATA, words_shared)  # shares of the characters: 9 / 17, 0, 1 / 7, 5 / 7, 0
+    assert right_shares(DATA, words_shared) == [9 / 17, 0, 1 / 7, 5 / 7, 0]
+    soon, late = halves(DATA, words_shared)
     assert [one.index for one in soon.negatives] == [1, 4]
     assert [one.index for one in late.negatives] == [0, 2, 3]
     assert soon.positives == late.positives == DATA.positives and soon.problems == DATA.problems
