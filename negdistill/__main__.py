@@ -57,14 +57,10 @@ def status(options: argparse.Namespace) -> None:
 
 
 def render(options: argparse.Namespace) -> None:
-    from negdistill.bookmaking import pages, planning
+    from negdistill.bookmaking import epub, pages, pdf, planning
 
-    if options.epub:
-        from negdistill.bookmaking.epub import epub
-
-        epub(planning.find_root(), options.profile, say)
-    else:
-        pages.render(planning.find_root(), options.profile, say)
+    make = epub.epub if options.epub else pdf.pdf if options.pdf else pages.render
+    make(planning.find_root(), options.profile, say)
 
 
 def refresh(options: argparse.Namespace) -> None:
@@ -258,7 +254,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--profile", default="book", help="whose executed notebooks (book: the committed ones)"
     )
-    command.add_argument("--epub", action="store_true", help="one file for a reading device, not the site")
+    instead = command.add_mutually_exclusive_group()
+    instead.add_argument("--epub", action="store_true", help="one file for a reading device, not the site")
+    instead.add_argument("--pdf", action="store_true", help="one file to print, not the site")
     command.set_defaults(func=render)
 
     command = commands.add_parser(

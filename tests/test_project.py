@@ -183,7 +183,7 @@ def test_all_is_the_union_of_the_extras():
 
 
 def test_every_dependency_has_a_range_and_the_pins_are_in_it():
-    for requirement in requirements("notebooks", "book", "test"):
+    for requirement in requirements("notebooks", "book", "pdf", "test"):
         pin = pins()[canonicalize_name(requirement.name)]
         assert re.fullmatch(r"==[\w.!]+", pin), requirement.name
         assert requirement.specifier and requirement.specifier.contains(pin[2:]), requirement.name
@@ -191,7 +191,7 @@ def test_every_dependency_has_a_range_and_the_pins_are_in_it():
 
 def test_constraints_pin_all_that_is_brought_in():
     todo, seen = (
-        [(r.name, frozenset(r.extras)) for r in requirements("notebooks", "book", "test")],
+        [(r.name, frozenset(r.extras)) for r in requirements("notebooks", "book", "pdf", "test")],
         set(),
     )
     while todo:
@@ -243,7 +243,10 @@ def foreign(folder: Path) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("negdistill", ["notebooks", "book", "real"]), ("tests", ["notebooks", "book", "real", "test"])],
+    [
+        ("negdistill", ["notebooks", "book", "pdf", "real"]),
+        ("tests", ["notebooks", "book", "pdf", "real", "test"]),
+    ],
 )
 def test_imports_are_declared(folder, extras):
     declared = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}

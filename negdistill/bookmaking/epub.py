@@ -13,7 +13,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from negdistill.runs.files import remove
 
 KEPT = (  # of the extensions in _config.yml
     *("myst_nb", "jupyter_book", "sphinx_external_toc", "sphinx.ext.extlinks", "sphinx.ext.intersphinx"),
-    *("sphinx_design", "sphinxcontrib.bibtex", __name__),
+    *("sphinx_design", "sphinxcontrib.bibtex"),
 )
 PLAINER = (  # what docutils does not know, or reads otherwise than TeX
     (r"\\[bB]igg?[lr]?(?![a-zA-Z])", ""),
@@ -49,32 +49,56 @@ def epub(root: Path, profile: str, say: Callable[[str], None] = lambda line: Non
 
 def _made(root: Path, profile: str, build: Path, say: Callable[[str], None]) -> Path:
     work = build / "epub"
-    source, config = work / "src", yaml.safe_load((root / "_config.yml").read_text("utf-8"))
-    stage(root, profile, source)
+    config = staged(root, profile, work)
     say(f"epub: rendering profile {profile}")
-    name = re.sub(r"\W+", "-", config["title"].lower())
+    made = build / f"{file_name(config)}.epub"
+    values = {"html_math_renderer": "mathml"}
+    os.replace(bare_pages(work, config, "EPUB", (*KEPT, __name__), values) / made.name, made)
+    remove(work)
+    say(f"epub: {made}")
+    return made
+
+
+# --- pages without a theme ----------------------------------------------------------------------------
+
+
+def staged(root: Path, profile: str, work: Path) -> dict[str, Any]:
+    """Copy what the pages are made from into `work`, and return what is in _config.yml."""
+    stage(root, profile, work / "src")
+    return yaml.safe_load((root / "_config.yml").read_text("utf-8"))
+
+
+def file_name(config: Mapping[str, Any]) -> str:
+    """The title of a book as the name of a file, which ends as its format wants."""
+    return re.sub(r"\W+", "-", config["title"].lower())
+
+
+def bare_pages(
+    work: Path, config: Mapping[str, Any], wanted: str, extensions: Sequence[str], values: Mapping[str, str]
+) -> Path:
+    """Render what is staged in `work`: an EPUB, its pages beside it, without a theme; return their folder.
+
+    `values` go to Sphinx. Failure where it warns: that `wanted` was not made.
+    """
+    name, source, pages = file_name(config), work / "src", work / "out"
     values = {
-        "extensions": ",".join(KEPT),
+        "extensions": ",".join(extensions),
         "project": config["title"],
         "version": "1",
-        "html_math_renderer": "mathml",
         "epub_basename": name,
         "epub_identifier": config.get("repository", {}).get("url", name),
         "epub_scheme": "URL",
         "epub_show_urls": "no",
         "epub_exclude_files": "index.html",  # leads to the first page
+        **values,
     }
     tool = [Path(sys.executable).with_name("jupyter-book"), "config", "sphinx", source]
     make = [sys.executable, "-m", "sphinx", "-b", "epub", "-W", "-n", "-q", "--keep-going"]
     make += [text for item in values.items() for text in ("-D", "=".join(item))]
-    for command in (tool, [*make, "-d", work / "doctrees", source, work / "out"]):
+    for command in (tool, [*make, "-d", work / "doctrees", source, pages]):
         if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
-            raise Failure("the EPUB was not made; the warnings above say where")
-    made = build / f"{name}.epub"
-    os.replace(work / "out" / made.name, made)
-    remove(work)
-    say(f"epub: {made}")
-    return made
+            raise Failure(f"the {wanted} was not made; the warnings above say where")
+    return pages
 
 
 # --- the extension ------------------------------------------------------------------------------------

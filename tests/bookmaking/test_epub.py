@@ -5,45 +5,18 @@ import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook, new_output
-from tree import write_files
+from tree import TABLE, two_pages
 
 from negdistill.bookmaking.epub import as_xml, epub, plainer
 from negdistill.bookmaking.planning import Failure
 
 BOOK = Path(__file__).parents[2] / "book"
-CONFIG = """title: Two pages
-only_build_toc_files: true
-execute: {execute_notebooks: "off"}
-parse: {myst_enable_extensions: [amsmath, dollarmath]}
-bibtex_bibfiles: [book/references.bib]
-launch_buttons: {binderhub_url: https://mybinder.org}
-repository: {url: https://example.org/two}
-"""
-TABLE = "<table border=1 class=dataframe><tr><td>a&nbsp;b<br>c<td hidden>d</table>"
 
 
 @pytest.fixture
 def root(tmp_path):
-    texts = {
-        "_config.yml": CONFIG,
-        "_toc.yml": "format: jb-book\nroot: book/index\nchapters: [{file: book/executed/00_one}]\n",
-        "book/references.bib": "@misc{one, title={One}, author={A. B.}, year={2020}}\n",
-        "book/index.md": "# Home\n\nHalf is $\\tfrac12 \\alpha$. See [](executed/00_one.ipynb).\n",
-    }
-    write_files(tmp_path, texts)
-    (tmp_path / "book/executed").mkdir()
-    shown = new_output("execute_result", {"text/html": TABLE, "text/plain": "a"}, execution_count=1)
-    cell = new_code_cell("1", execution_count=1, outputs=[shown])
-    heading = nbformat.v4.new_markdown_cell("# One")
-    metadata = {
-        "kernelspec": {"name": "python3", "display_name": "Python 3"},
-        "language_info": {"name": "python", "pygments_lexer": "ipython3"},
-    }
-    notebook = new_notebook(cells=[heading, cell], metadata=metadata)
-    nbformat.write(notebook, tmp_path / "book/executed/00_one.ipynb")
+    two_pages(tmp_path)
     return tmp_path
 
 
