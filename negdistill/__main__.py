@@ -179,7 +179,8 @@ def try_(options: argparse.Namespace) -> None:
         from negdistill.method.nat_files import OtherBase
         from negdistill.training.students import load_student
 
-    found = fits_in(options.fits or planning.find_root() / "book" / "artifacts" / options.student)
+    name = os.path.basename(options.student)  # of a student in a file or folder
+    found = fits_in(options.fits or planning.find_root() / "book" / "artifacts" / name)
     say(f"loading {options.student}")  # takes seconds
     dtype = None if options.student == "embedded" else fast_dtype()
     student = load_student(options.student, dtype=dtype)

@@ -24,8 +24,17 @@ SPANS = ("difference", "difference_low", "difference_high")
 
 
 def folders(executed: Path) -> list[Path]:
-    """Folders of such runs, by name."""
-    return sorted(path for path in executed.iterdir() if path.is_dir() and chapters(path))
+    """Folders of such runs, by name; what begins with a dot is a program's own."""
+    return sorted(path for path in executed.glob("[!.]*") if path.is_dir() and chapters(path))
+
+
+def _chapter(folder: Path) -> tuple[str, Path]:
+    """What a run declares its predictions to be, and their file; ValueError where there are several."""
+    found = list(chapters(folder).items())
+    if len(found) != 1:
+        names = ", ".join(path.stem for _, path in found)
+        raise ValueError(f"{folder} must hold one chapter; it holds {names}: run its profile with --only")
+    return found[0]
 
 
 def table(folder: Path) -> pd.DataFrame:
@@ -33,8 +42,7 @@ def table(folder: Path) -> pd.DataFrame:
 
     Columns: set, ALL or a subject; method; what `tables.method_table` gives; baseline, CoT KD throughout.
     """
-    (kind,) = chapters(folder)
-    frame = predictions(folder, kind).drop(columns="set")
+    frame = predictions(folder, _chapter(folder)[0]).drop(columns="set")
     parts = [(ALL, frame), *frame.groupby("subject")]
     found = [method_table(part).reset_index().assign(set=name) for name, part in parts]
     whole = pd.concat(found, ignore_index=True).assign(baseline=COT)
@@ -65,6 +73,5 @@ def _section(folder: Path) -> str:
     named = [name for name in sets if name != ALL]
     shown = cells.loc[gained.index, [ALL, f"− {COT}", *named]]
     lines = ([name, *texts] for name, texts in zip(shown.index, shown.to_numpy(), strict=True))
-    (path,) = chapters(folder).values()
-    run = Execution.read(path.with_suffix(".ipynb"))
+    run = Execution.read(_chapter(folder)[1].with_suffix(".ipynb"))
     return f"{markdown(['method', *shown.columns], lines)}\n\n{listing(run)}"

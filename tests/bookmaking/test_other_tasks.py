@@ -44,6 +44,7 @@ def executed(tmp_path):
 
 def test_a_run_stands_beside_the_chapters_and_is_none_of_them(executed):
     (executed / "empty").mkdir()
+    shutil.copytree(executed / "word-problems", executed / ".ipynb_checkpoints")
     assert [path.name for path in folders(executed)] == ["word-problems"] and chapters(executed) == {}
     root = executed.parents[1]
     assert executed_folder(root, "word-problems") == executed / "word-problems"
@@ -73,3 +74,13 @@ def test_the_section_has_every_number_and_where_it_came_from(executed):
     assert "````{dropdown} 11_real_student.ipynb" in text and "| parameter | `steps` | `128` |" in text
     shutil.rmtree(executed / "word-problems")
     assert sections(executed) == ""
+
+
+def test_a_run_of_several_chapters_says_how_to_run_one(executed):
+    path = executed / "word-problems" / "11_real_student.ipynb"
+    other = path.read_text().replace('"predictions": "real"', '"predictions": "nce"')
+    path.with_name("06_nce.ipynb").write_text(other)
+    with pytest.raises(
+        ValueError, match="must hold one chapter; it holds 06_nce, 11_real_student: .* --only"
+    ):
+        sections(executed)
