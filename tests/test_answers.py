@@ -109,9 +109,11 @@ def test_questions_are_filtered_by_subject_level_words_and_by_who_solves_them(pa
     assert press(page, on="Show all").items() >= found(ASKED).items()
 
     words = FRAME["text"].str.lower()
-    ids = set(FRAME.loc[words.str.contains("solve for"), "problem_id"])
-    both = fill(page, "any words", "SOLVE  for")
-    assert ids and len(ids) <= int(both["said"].split()[0]) < len(ASKED)
+    ids = set(FRAME.loc[words.str.contains("remainder") & words.str.contains("is"), "problem_id"])
+    both = fill(page, "any words", "REMAINDER  is")
+    assert (
+        ids and ids <= set(both["list"]) < set(ASKED) and both["said"].startswith(f"{len(both['list'])} of")
+    )
     assert fill(page, "any words", "no such words")["list"] == []
 
 

@@ -17,8 +17,8 @@ from negdistill.bookmaking.claims import chapters, predictions
 from negdistill.bookmaking.provenance import Execution, listing
 from negdistill.bookmaking.provenance import table as markdown
 from negdistill.bookmaking.tables import method_table, percents
+from negdistill.training.method_table import COT
 
-COT = "CoT KD"
 ALL = "all"
 SPANS = ("difference", "difference_low", "difference_high")
 

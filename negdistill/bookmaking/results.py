@@ -22,18 +22,8 @@ NO_LINE = {  # ends of lines by number, and of what is no text a sign that it wa
     **dict.fromkeys([*range(9), 11, 12, *range(14, 32)], "\ufffd"),
     **{ord(end): f"&#{ord(end)};" for end in "\r\n"},
 }
-FIRST = (
-    "condition",
-    "variant",
-    "axis",
-    "at",
-    "method",
-    "set",
-    "teacher",
-    "against",
-    *SHOWN,
-    "p",
-)  # where they are there
+# columns in front, where they are there
+FIRST = ("condition", "variant", "axis", "at", "method", "set", "teacher", "against", *SHOWN, "p")
 
 
 def results_page(tables: Path, titles: Mapping[str, str]) -> str:
