@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from negdistill.training.students import Student
 
 BASE = "as it is"
-SHOWN = ("CoT KD", NEGATIVE, "NAT")
+SHOWN = ("CoT KD", NEGATIVE, "NAT", "NCE")
 
 
 def fits_in(folder: str | Path, methods: Iterable[str] = SHOWN) -> dict[str, Fit]:
