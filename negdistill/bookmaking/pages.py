@@ -31,6 +31,7 @@ import pandas as pd
 from negdistill import PUBLIC
 from negdistill.bookmaking import other_tasks, reference, results
 from negdistill.bookmaking.claims_page import plan_page
+from negdistill.bookmaking.damage import BESIDE
 from negdistill.bookmaking.finishing import drop_bundles, launch_sources, name_language, name_toggles
 from negdistill.bookmaking.locks import taking_turns
 from negdistill.bookmaking.moved import MOVED, lead_on
@@ -43,7 +44,7 @@ from negdistill.bookmaking.provenance import (
     table,
     version_table,
 )
-from negdistill.bookmaking.texts import texts_page
+from negdistill.bookmaking.texts import TEXTS, texts_page
 from negdistill.checks import check_choice
 from negdistill.runs.digests import digest_file, digest_json, digest_tree
 from negdistill.runs.files import atomic_path, atomic_write_text, remove
@@ -81,6 +82,8 @@ def stage(root: Path, profile: str, folder: Path) -> None:
     (folder / "book" / "executed").mkdir()
     for path in executed:
         check_outputs(path)
+        shutil.copy2(path, folder / "book" / "executed")
+    for path in (root / "book" / "executed").glob(f"*{BESIDE[TEXTS]}"):
         shutil.copy2(path, folder / "book" / "executed")
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy2(root / name, folder)

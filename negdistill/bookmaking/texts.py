@@ -1,19 +1,21 @@
 """Texts: questions and the answers as they were given, for who wants to read them.
 
-book/executed/*.texts.parquet  -->  a section each: every question with all answers, which
-                                    book/_static/answers.js makes a list to filter and to leaf through;
-                                    without the script it is a list to unfold
+book/executed/*.texts.parquet  -->  a section each: the file, and every question with all answers, packed,
+                                    which book/_static/answers.js makes a list to filter and to leaf through
 
-A file is the artefact texts.parquet of a notebook, a row an answer.
+A file is the artefact texts.parquet of a notebook, a row an answer. It is packed, since nine students say
+4 MB to 1,600 questions; it is inside the page, since a page that is opened from a folder cannot load a file.
 """
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import nbformat
 import pandas as pd
@@ -27,7 +29,10 @@ COLUMNS = (
     *("method", "problem_id", "subject", "level", "question"),
     *("reference", "text", "answer", "correct"),
 )
-VERDICTS = {True: "✓ right", False: "✗ wrong"}
+UNPACKED_BY = (
+    "The list of questions is unpacked by JavaScript, in a browser of 2023 or later. "
+    "All that stands in it stands in the file, too."
+)
 SHORT = 110  # characters of a question in the list
 
 
@@ -58,20 +63,31 @@ def texts_page(executed: Path, titles: Mapping[str, str]) -> str:
     for path in sorted(executed.glob(f"*{BESIDE[TEXTS]}")):
         name = path.name.removesuffix(BESIDE[TEXTS])
         title = titles.get(f"{name}.ipynb", name)
-        link, frame = f"The chapter of these students: [](executed/{name}.ipynb).", texts(path)
+        link = f"The chapter of these students: [](executed/{name}.ipynb)."
+        link += f" All texts: {{download}}`{path.name} <executed/{path.name}>`."
+        frame = texts(path)
         sections += [f"## {title}", link, solved(frame), listing(frame, name, title)]
     return "\n\n".join(sections)
 
 
 def listing(frame: pd.DataFrame, name: str, title: str) -> str:
-    """HTML of all questions in one line, for answers.js; whatever stands in a text is shown as it is.
+    """HTML of a list in one line: its questions packed, and what stands there until answers.js unpacks them.
 
     frame  as `texts` gives it
     name   what the addresses of its questions begin with
     title  what the list is called where it is not seen
     """
-    questions = [question(part, name) for _, part in frame.groupby("problem_id", sort=False)]
-    return f'<div class="answers" id="{name}" data-title="{in_line(title)}">{"".join(questions)}</div>'
+    listed = [question(part) for _, part in frame.groupby("problem_id", sort=False)]
+    return (
+        f'<div class="answers" id="{name}" data-title="{in_line(title)}" data-packed="{packed(listed)}">'
+        f"<p>{UNPACKED_BY}</p></div>"
+    )
+
+
+def packed(value: object) -> str:
+    """A value as JSON, gzip, base64; the same for the same value."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def solved(frame: pd.DataFrame) -> str:
@@ -81,28 +97,27 @@ def solved(frame: pd.DataFrame) -> str:
     return f"<p>Of {frame['problem_id'].nunique()} questions solved: {listed}.</p>"
 
 
-def question(part: pd.DataFrame, name: str) -> str:
-    """HTML of one question: in short, with who solves it; unfolded, in full, and what each student said."""
+def question(part: pd.DataFrame) -> dict[str, Any]:
+    """What answers.js shows of a question, from the rows of its answers, one a student."""
     first = part.iloc[0]
-    own, asked, right = (in_line(first[column]) for column in ("problem_id", "question", "reference"))
     level = "" if pd.isna(first["level"]) else f"{first['level']:g}"  # of a column with gaps a float
-    kind = in_line(", ".join(filter(None, (first["subject"], level and f"level {level}"))) or "a question")
-    short = in_line(textwrap.shorten(first["question"], SHORT, placeholder=" …"))
-    solvers = in_line("; ".join(part.loc[part["correct"].astype(bool), "method"]))
-    return (
-        f'<details id="{name}-{quote(first["problem_id"], safe=":")}" '
-        f'data-subject="{in_line(first["subject"])}" data-level="{level}">'
-        f"<summary><strong>{kind}</strong> <span>{short}</span> "
-        f"<em>{'✓ ' + solvers if solvers else '✗ solved by none'}</em></summary>"
-        f'<div class="side-by-side"><div><strong>Question {own}; the answer is {right}</strong>'
-        f"<pre>{asked}</pre></div>{''.join(_answer(row) for row in part.itertuples())}</div></details>"
-    )
-
-
-def _answer(row: Any) -> str:
-    verdict, method = VERDICTS[bool(row.correct)], in_line(row.method)
-    final = "no answer" if pd.isna(row.answer) else in_line(row.answer)
-    return (
-        f'<div data-method="{method}" data-verdict="{verdict}"><strong>{method}: {verdict}, {final}</strong>'
-        f"<pre>{in_line(row.text)}</pre></div>"
-    )
+    kind = ", ".join(filter(None, (first["subject"], level and f"level {level}"))) or "a question"
+    answers = [
+        {
+            "method": row.method,
+            "correct": bool(row.correct),
+            "answer": None if pd.isna(row.answer) else row.answer,
+            "text": row.text,
+        }
+        for row in part.itertuples()
+    ]
+    return {
+        "own": first["problem_id"],
+        "kind": kind,
+        "subject": first["subject"],
+        "level": level,
+        "short": textwrap.shorten(first["question"], SHORT, placeholder=" …"),
+        "question": first["question"],
+        "reference": first["reference"],
+        "answers": answers,
+    }

@@ -1,12 +1,15 @@
 """Texts: the page of answers says what the file says, whatever stands in it."""
 
+import base64
+import gzip
 import json
+from string import ascii_letters, digits
 
 import pandas as pd
 import pytest
 from markup import Tags
 
-from negdistill.bookmaking.texts import COLUMNS, listing, question, solved, texts, texts_page
+from negdistill.bookmaking.texts import COLUMNS, UNPACKED_BY, listing, solved, texts, texts_page
 from negdistill.runs.digests import digest_file
 
 ANSWERS = pd.DataFrame(
@@ -34,10 +37,10 @@ def left(path, frame):
     return path
 
 
-def shown(frame=ANSWERS):
-    page = Tags(listing(frame, "05_some", "Some"), ("summary", "strong", "pre", "em", "span"))
-    page.texts = [text.strip() for text in page.texts]
-    return page
+def unpacked(frame=ANSWERS, title="Some"):
+    (region,) = Tags(listing(frame, "05_some", title)).all("div")
+    assert (region["id"], region["data-title"]) == ("05_some", title)
+    return json.loads(gzip.decompress(base64.b64decode(region["data-packed"])))
 
 
 def test_texts_are_read_as_the_notebook_left_them(path):
@@ -51,53 +54,54 @@ def test_texts_are_read_as_the_notebook_left_them(path):
 
 
 def test_a_question_has_every_answer_in_full_and_whether_it_is_right():
-    page = shown()
-    first = ["", "Algebra, level 2", "What is $1 + 1$?", "✓ NAT", "Question test:1; the answer is 2"]
-    assert page.texts[:5] == first and page.texts[5:10] == [
-        "What is $1 + 1$?",
-        *("as it is: ✗ wrong, no answer", "I do not know."),
-        *("NAT: ✓ right, 2", "1 + 1\n\nis 2."),
-    ]
-    assert page.texts[11:14] == ["Geometry, level 3", "How long? In cm.", "✓ as it is"]
-    answers = [(one["data-method"], one["data-verdict"]) for one in page.all("div") if "data-method" in one]
-    assert answers == [(name, verdict) for name, verdict in zip(
-        ["as it is", "NAT"] * 2, ["✗ wrong", "✓ right", "✓ right", "✗ wrong"], strict=True
-    )]  # fmt: skip
+    first, second = unpacked()
+    assert first == {
+        **{"own": "test:1", "kind": "Algebra, level 2", "subject": "Algebra", "level": "2"},
+        **{"short": "What is $1 + 1$?", "question": "What is $1 + 1$?", "reference": "2"},
+        "answers": [
+            {"method": "as it is", "correct": False, "answer": None, "text": "I do not know."},
+            {"method": "NAT", "correct": True, "answer": "2", "text": "1 + 1\n\nis 2."},
+        ],
+    }
+    assert (second["own"], second["short"], second["question"]) == (
+        *("test:7", "How long? In cm.", "How long?\n\nIn cm."),
+    )
+    assert [one["correct"] for one in second["answers"]] == [True, False]
+    (long,) = unpacked(ANSWERS[:1].assign(question="word " * 50))
+    assert long["short"].endswith(" …") and len(long["short"]) <= 110 and long["question"] == "word " * 50
 
 
-def test_a_question_says_what_it_can_be_found_by_and_has_an_address():
-    found = [(one["id"], one["data-subject"], one["data-level"]) for one in shown().all("details")]
-    assert found == [("05_some-test:1", "Algebra", "2"), ("05_some-test:7", "Geometry", "3")]
-    (one,) = Tags(question(ANSWERS[:1].assign(problem_id='my "own" ä/1'), "05_some")).all("details")
-    assert one["id"] == "05_some-my%20%22own%22%20%C3%A4%2F1"
-
-
-def test_a_question_of_no_subject_or_level_and_that_none_solves_says_so():
+def test_a_question_of_no_subject_or_level_says_so():
     frame = ANSWERS[:1].assign(subject="", level=None)
-    page = shown(frame)
-    assert page.texts[1] == "a question" and page.texts[3] == "✗ solved by none"
-    assert [(one["data-subject"], one["data-level"]) for one in page.all("details")] == [("", "")]
+    (one,) = unpacked(frame)
+    assert (one["kind"], one["subject"], one["level"]) == ("a question", "", "")
     mixed = pd.concat([frame, ANSWERS[1:2]], ignore_index=True)  # levels become floats
-    assert "Geometry, level 3" in shown(mixed).texts
+    assert unpacked(mixed)[1]["kind"] == "Geometry, level 3"
 
 
-@pytest.mark.parametrize("value", ['"><img src=x onerror=alert(1)>', "a < b & c", "| `x` | {x}`y` |", "'"])
-def test_whatever_stands_in_a_text_is_shown_as_it_is(value):
-    tags, columns = [tag for tag, _ in shown().tags], dict.fromkeys(["question", "text", "reference"], value)
-    page = shown(ANSWERS.assign(subject=value, **columns))
-    assert [tag for tag, _ in page.tags] == tags
-    assert page.texts.count(value) == 8 and page.all("details")[0]["data-subject"] == value
+@pytest.mark.parametrize(
+    "value", ['"><img src=x onerror=alert(1)>', "| `x` | {x}`y` |", "a\r\n\nb", "\x00 ä"]
+)
+def test_whatever_stands_in_a_text_is_packed_in_one_line_of_markdown(value):
+    columns = dict.fromkeys(["question", "text", "reference", "subject"], value)
+    text = listing(ANSWERS.assign(**columns), "05_some", "Some")
+    (region,) = Tags(text, ("p",)).all("div")
+    assert not set(region["data-packed"]) - set(ascii_letters + digits + "+/=") and "\n" not in text
+    for one in unpacked(ANSWERS.assign(**columns), title=value.replace("\r", "").replace("\x00", "")):
+        assert {one[name] for name in ("question", "reference", "subject")} == {value}
+        assert {answer["text"] for answer in one["answers"]} == {value}
 
 
-@pytest.mark.parametrize("end", ["\n\n", "\r\r", "\r\n\r\n", "\x0c", "\x00"])
-def test_a_list_is_one_line_of_markdown_without_what_is_no_text(end):
-    text = listing(ANSWERS.assign(text=f"one{end}two", question=f"three{end}four"), "05_some", "Some")
-    assert not set(text) & {"\n", "\r", "\x0c", "\x00"} and "one" in text and "two" in text
+def test_a_list_is_packed_the_same_each_time_and_says_what_it_needs():
+    text = listing(ANSWERS, "05_some", "Some")
+    assert text == listing(ANSWERS.copy(), "05_some", "Some")
+    assert Tags(text, ("p",)).texts == [UNPACKED_BY]
 
 
 def test_the_page_has_every_file_below_the_title_of_its_chapter(path):
     text = texts_page(path.parent, {"05_some.ipynb": "Some & more"})
     assert text.startswith("## Some & more\n\n") and "[](executed/05_some.ipynb)" in text
+    assert "{download}`05_some.texts.parquet <executed/05_some.texts.parquet>`" in text
     assert "\n\n<p>Of 2 questions solved: as it is 1; NAT 1.</p>\n\n<div " in text
     assert texts_page(path.parent, {}).startswith("## 05_some\n\n")
     assert solved(ANSWERS.assign(method="<b>")) == "<p>Of 2 questions solved: &lt;b&gt; 2.</p>"
