@@ -42,6 +42,8 @@ def busy_core(wanted: bool) -> Iterator[None]:
 
 def seconds_of(root: Path, profile: str, jobs: int | None, busy: bool) -> dict[str, float]:
     """Wall seconds of every chapter of a clone and, as `all`, of the whole command."""
+    if planning.executed_folder(root, profile).is_relative_to(root / "book"):
+        raise ValueError(f"profile must be one that the book does not show; got {profile!r}; take quick")
     command = [sys.executable, "-m", "negdistill", "run", "--profile", profile]
     command += [] if jobs is None else ["--jobs", str(jobs)]
     with tempfile.TemporaryDirectory() as folder, busy_core(busy):

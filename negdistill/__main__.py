@@ -13,6 +13,7 @@ def say(line: str) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from negdistill.bookmaking import pipeline, planning
+    from negdistill.runs.surroundings import environment
 
     overrides = dict(map(planning.parse_parameter, options.parameter))
     if options.dry_run:
@@ -20,7 +21,7 @@ def run(options: argparse.Namespace) -> None:
         selected = planning.select([job.name for job in jobs], options.only)
         at_once = pipeline.kernels_at_once(options.profile, options.jobs)
         say(f"profile {options.profile}: what would be done; nothing is run")
-        with pipeline.environment(pipeline.surroundings(options.profile, at_once)):
+        with environment(pipeline.surroundings(options.profile, at_once)):
             from negdistill.bookmaking import estimate
 
             for line in estimate.dry_run([job for job in jobs if job.name in selected]):
@@ -71,57 +72,18 @@ def refresh(options: argparse.Namespace) -> None:
         say(f"written: {path.relative_to(root)}")
 
 
-def ask(options: argparse.Namespace) -> int:
-    import warnings
-
-    from negdistill.data import tasks
-    from negdistill.teachers import generate as teachers
-
-    problems = tasks.load_task(options.task).questions(options.split, options.questions, options.seed)
-    if options.local:
-        from negdistill.bookmaking import pipeline
-
-        with pipeline.environment(pipeline.QUIET):  # read when transformers is imported
-            import negdistill.inference.sample  # noqa: F401
-        teacher = teachers.LocalTeacher(options.model, max_tokens=options.max_tokens, shots=options.shots)
-    else:
-        teacher = teachers.OpenAITeacher(
-            *(options.model, options.base_url, options.concurrency),
-            max_tokens=options.max_tokens,
-            shots=options.shots,
-            chat=not options.completions,
-            prices=options.prices and tuple(options.prices),
-            key_env=options.key_env,
-        )
-    wanted = (problems, teacher, options.n, options.temperature, options.store)
-    say(str(teachers.plan(*wanted)))
-    if options.dry_run:
-        return 0
-    more = {"max_cost": options.max_cost, "retry_rejected": options.retry_rejected}
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("default")
-        try:
-            said = teachers.generate(*wanted, **more)
-        finally:
-            for one in told:
-                print(f"warning: {one.message}", file=sys.stderr)
-    whole = [one for one in said if not one.error]
-    say(f"{len(whole)} rationales of {len(problems)} questions in {options.store}")
-    return 0 if len(whole) == len(said) else 1
-
-
 def vote(options: argparse.Namespace) -> None:
     if os.path.isdir(options.out):
         raise ValueError(f"OUT must be a file to write; {options.out} is a folder; name a file in it")
     say("loading")  # of torch, which takes seconds
-    from negdistill.data import tasks
+    from negdistill.data import commands, tasks
     from negdistill.inference.ranker_fit import load_ranker
     from negdistill.inference.vote import vote_all
     from negdistill.runs.files import atomic_path
     from negdistill.training import fits, students
 
     task = tasks.load_task(options.task)
-    problems = task.questions(options.split, options.questions, options.seed)
+    problems = commands.asked(task, options)
     student, fit = students.load_student(options.student), fits.load_fit(options.fit_folder)
     sampling = {"n": options.n, "temperature": options.temperature, "seed": options.seed}
     sampling |= {"max_new_tokens": options.max_tokens, "out_dir": options.samples, **task.grading}
@@ -142,7 +104,7 @@ def add_vote_parser(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--student", default="embedded", help="what both were fitted on (embedded)")
     command.add_argument("--task", default="arithmetic", help="as in the notebooks (arithmetic)")
     command.add_argument("--split", default="test", help="train, valid or test (test)")
-    command.add_argument("--questions", type=int, help="how many (all)")
+    command.add_argument("--questions", type=int, help="how many (all that there are)")
     command.add_argument("--seed", type=int, default=0, help="of questions and samples (0)")
     command.add_argument("-n", type=int, default=16, help="answers to each question (16)")
     command.add_argument("--temperature", type=float, default=1.0, help="(1.0)")
@@ -171,16 +133,20 @@ def add_export_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def try_(options: argparse.Namespace) -> None:
-    from negdistill.bookmaking import pipeline, planning
+    from negdistill.runs.surroundings import QUIET, environment
 
-    with pipeline.environment(pipeline.QUIET):  # read when transformers is imported
+    with environment(QUIET):  # read when transformers is imported
         from negdistill.inference.side_by_side import fits_in, side_by_side
         from negdistill.method.low_precision import fast_dtype
         from negdistill.method.nat_files import OtherBase
         from negdistill.training.students import load_student
 
     name = os.path.basename(options.student)  # of a student in a file or folder
-    found = fits_in(options.fits or planning.find_root() / "book" / "artifacts" / name)
+    if options.fits is None:
+        from negdistill.bookmaking.planning import find_root
+
+        options.fits = find_root() / "book" / "artifacts" / name
+    found = fits_in(options.fits)
     say(f"loading {options.student}")  # takes seconds
     dtype = None if options.student == "embedded" else fast_dtype()
     student = load_student(options.student, dtype=dtype)
@@ -209,36 +175,9 @@ def add_try_parser(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(func=try_)
 
 
-def add_ask_parser(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "ask", help="let a teacher answer the questions of a task; goes on where it stopped"
-    )
-    command.add_argument("model", help="name of the model at the server, or with --local a folder or hub id")
-    command.add_argument("--task", required=True, help="as in the notebooks: gsm8k, math, mine.jsonl, ...")
-    command.add_argument("--split", default="train", help="train, valid or test (train)")
-    command.add_argument("--questions", type=int, help="how many (all)")
-    command.add_argument("--seed", type=int, default=0, help="of the questions (0)")
-    command.add_argument("-n", type=int, default=8, help="answers to each (8)")
-    command.add_argument("--temperature", type=float, default=0.5, help="(0.5)")
-    command.add_argument("--store", default="rationales.jsonl", help="file of all answers (rationales.jsonl)")
-    command.add_argument("--max-tokens", type=int, default=1024, help="longest answer (1024)")
-    command.add_argument("--shots", type=int, default=0, help="worked examples before the question (0)")
-    command.add_argument("--local", action="store_true", help="run the model here, with transformers")
-    command.add_argument("--base-url", help="of an OpenAI-compatible server, http://127.0.0.1:8000/v1")
-    command.add_argument("--completions", action="store_true", help="completions in place of chat")
-    command.add_argument("--concurrency", type=int, default=8, help="requests at once (8)")
-    command.add_argument("--key-env", metavar="NAME", help="environment variable that holds the key")
-    money = {"type": float, "nargs": 2, "metavar": ("PROMPT", "COMPLETION")}
-    command.add_argument("--prices", **money, help="of a million tokens each, in any currency")
-    command.add_argument("--max-cost", type=float, help="the most that all answers in the store may cost")
-    again = "ask again what the server turned away in an earlier run"
-    command.add_argument("--retry-rejected", action="store_true", help=again)
-    command.add_argument("--dry-run", action="store_true", help="requests, tokens and cost; nothing is sent")
-    command.set_defaults(func=ask)
-
-
 def parser() -> argparse.ArgumentParser:
     from negdistill.data.commands import add_data_parser
+    from negdistill.teachers.commands import add_ask_parser
     from negdistill.training.student_files import add_student_parser
 
     about = "Run the book, ask a teacher, take a student away. Each command has its own --help."
@@ -286,6 +225,12 @@ def main(arguments: list[str] | None = None) -> int:
         return options.func(options) or 0
     except BrokenPipeError:  # whoever read has read enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "negdistill":
+            raise
+        missing = f"error: the package of {error.name} is not installed, which this command needs"
+        print(f"{missing}; python -m pip install 'negdistill[all]' has it", file=sys.stderr)
         return 1
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)

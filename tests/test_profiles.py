@@ -5,8 +5,9 @@ import pytest
 from tiny import llama
 
 from negdistill.bookmaking import pipeline
+from negdistill.bookmaking.documents import read_notebook
 from negdistill.bookmaking.estimate import work
-from negdistill.bookmaking.planning import find_root, plan, read
+from negdistill.bookmaking.planning import find_root, plan
 from negdistill.data.formats import write_records
 from negdistill.data.records import Rationale
 from negdistill.data.sources import TDG, load_rationales
@@ -77,7 +78,7 @@ def run_some(root, profile, numbers, **more):
         if name == "04_nat":  # whose loss has to go down
             given |= {"steps": 24, "changes": {**given["changes"], "lr": 0.03}}
         pipeline.run(root, profile, [name], overrides={**given, "run_dir": run_dir})
-        executed = read(root / "_build" / profile / "executed" / f"{name}.ipynb")
+        executed = read_notebook(root / "_build" / profile / "executed" / f"{name}.ipynb")
         run = RunFolder.open(run_dir)
         assert executed.metadata.negdistill.manifest.artifacts == run.manifest.artifacts
         assert run.manifest.artifacts and all(run.path(artifact) for artifact in run.manifest.artifacts)
@@ -148,7 +149,7 @@ def test_a_method_of_ones_own_stands_in_every_table_of_the_rivals(clone, monkeyp
         )
         assert mine["seed"].nunique() == 2 and not mine.empty
         assert mine["answer"].tolist() == theirs["answer"].tolist()  # the same losses, the same student
-    executed = read(clone / "_build" / "smoke" / "executed" / "10_rivals.ipynb")
+    executed = read_notebook(clone / "_build" / "smoke" / "executed" / "10_rivals.ipynb")
     shown = [cell.outputs for cell in executed.cells if cell.get("outputs")]
     assert (
         sum("idea:Idea" in str(outputs) for outputs in shown) == 7

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-import yaml
 from matplotlib.figure import Figure
 
 from negdistill.bookmaking.claims import (
@@ -24,6 +23,7 @@ from negdistill.bookmaking.claims import (
     is_there,
 )
 from negdistill.bookmaking.claims_plan import TEACHERS, Claim, Comparison, Plan, read_plan
+from negdistill.bookmaking.documents import read_yaml
 from negdistill.bookmaking.editions import ENGLISH, Edition
 from negdistill.bookmaking.plots_claims import forest
 from negdistill.bookmaking.tables import percent, published_methods, published_solved
@@ -181,7 +181,7 @@ def _asked(several: tuple[Comparison, ...]) -> str:
 def plan_page(root: Path) -> str:
     """What book/plan.yml and the profile of the book say, in Markdown."""
     plan = read_plan(root / "book" / "plan.yml")
-    sizes = yaml.safe_load((root / "notebooks" / "profiles" / "book.yml").read_text("utf-8"))
+    sizes = read_yaml(root / "notebooks" / "profiles" / "book.yml")
     claims = [
         f"**{one.number}. {one.says}**\n: Decided by: {_asked(one.decided_by + one.real)}"
         + (

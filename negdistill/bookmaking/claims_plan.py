@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import yaml
-
+from negdistill.bookmaking.documents import read_yaml
 from negdistill.checks import check_choice
 
 TEACHERS = {"weak": "GPT-3.5", "strong": "GPT-4"}  # of the embedded benchmark, and whose level they have
@@ -112,8 +111,17 @@ def _all(lines: Sequence[Mapping[str, object]], where: str) -> tuple[Comparison,
 
 
 def read_plan(path: str | Path) -> Plan:
-    """The plan in a file as book/plan.yml; ValueError for two claims of one number, else as `comparisons`."""
-    said = yaml.safe_load(Path(path).read_text("utf-8"))
+    """The plan in a file as book/plan.yml.
+
+    ValueError for what is missing, for two claims of one number, else as `comparisons`.
+    """
+    try:
+        return _plan(read_yaml(Path(path)), path)
+    except KeyError as error:
+        raise ValueError(f"{path} lacks {error}; book/plan.yml shows where it belongs") from error
+
+
+def _plan(said: Mapping[str, Any], path: str | Path) -> Plan:
     claims = []
     for one in said["claims"]:
         where = f"{path}: claim {one['number']}"

@@ -69,10 +69,19 @@ def broken_runs(run_dir: Path | None) -> dict[Path, str]:
             continue
         try:
             recorded = RunFolder.open(folder).manifest.artifacts
+        except FileNotFoundError:  # removed by a process that is at work there
+            continue
         except ValueError:
             broken[folder] = f"{(place / MANIFEST).as_posix()} damaged"
             continue
         for name, digest in recorded.items():
-            if not (folder / name).is_file() or digest_file(folder / name) != digest:
+            if _digest(folder / name) != digest:
                 broken.setdefault(folder, f"artefact {(place / name).as_posix()} changed")
     return broken
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return digest_file(path)
+    except (FileNotFoundError, IsADirectoryError):
+        return None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
+from negdistill.bookmaking.documents import read_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,5 @@ ENGLISH = Edition()
 
 def editions(book: Path) -> list[Edition]:
     """English, and every language whose folder in `book` has its words."""
-    others = (
-        Edition(path.parent.name, yaml.safe_load(path.read_text("utf-8")))
-        for path in sorted(book.glob("*/words.yml"))
-    )
+    others = (Edition(path.parent.name, read_yaml(path)) for path in sorted(book.glob("*/words.yml")))
     return [ENGLISH, *others]

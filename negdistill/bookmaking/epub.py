@@ -17,8 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from negdistill.bookmaking.documents import read_yaml
 from negdistill.bookmaking.locks import taking_turns
 from negdistill.bookmaking.pages import stage
 from negdistill.bookmaking.planning import Failure
@@ -65,7 +64,7 @@ def _made(root: Path, profile: str, build: Path, say: Callable[[str], None]) -> 
 def staged(root: Path, profile: str, work: Path) -> dict[str, Any]:
     """Copy what the pages are made from into `work`, and return what is in _config.yml."""
     stage(root, profile, work / "src")
-    return yaml.safe_load((root / "_config.yml").read_text("utf-8"))
+    return read_yaml(root / "_config.yml")
 
 
 def file_name(config: Mapping[str, Any]) -> str:

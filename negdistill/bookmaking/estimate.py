@@ -212,6 +212,8 @@ def estimate(job: Job) -> Estimate | None:
     recipe = settings(p["recipe"], **{"batch_size": p["batch_size"], **p["changes"]})
     rows = recipe.train.batch_size * recipe.train.gradient_accumulation_steps
     todo = work(job, rows)
+    if todo is None:
+        raise ValueError(f"{job.source} must declare its work, since it has a recipe: see `estimate.work`")
     shape = shape_of(p["student"], recipe)
     length = row_tokens(p["task"], (p.get("teachers") or [p["teacher"]])[0], p["student"])
     tokens, drawn = todo.steps * rows * length, todo.answers * p["answer_tokens"]

@@ -32,7 +32,8 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from negdistill.bookmaking.damage import BESIDE, READERS, digest_outputs, is_run
-from negdistill.bookmaking.planning import Failure, Job, digest_cells, read, write
+from negdistill.bookmaking.documents import read_notebook, write_notebook
+from negdistill.bookmaking.planning import Failure, Job, digest_cells
 from negdistill.runs.files import atomic_path, remove
 from negdistill.runs.folder import Manifest, RunFolder, machine
 
@@ -169,7 +170,7 @@ def run_notebook(
         if kernels.over:
             raise
         if not isinstance(error, PapermillExecutionError):
-            write(failed, notebook)
+            write_notebook(failed, notebook)
         cell = f"\n\n{error.source}\n" if isinstance(error, PapermillExecutionError) else "\n"
         raise Failure(f"{job.name} failed{cell}{error}\nkept with its outputs: {failed}") from error
     remove(failed)
@@ -206,7 +207,7 @@ def execute(
     watch: Callable[[str, str], None],
 ) -> Manifest:
     """Run a notebook and put what it made where it belongs; Failure where a cell raises."""
-    began, source = time.monotonic(), read(job.source)
+    began, source = time.monotonic(), read_notebook(job.source)
     with largest_memory(kernels, job.name) as memory:
         executed = run_notebook(job, values, kernels, watch)
     made = Manifest(
@@ -224,20 +225,20 @@ def execute(
                 shutil.copyfile(RunFolder.open(job.run_dir).path(name), temporary)
         else:
             remove(beside)
-    write(job.target, with_outputs(source, executed, made))
+    write_notebook(job.target, with_outputs(source, executed, made))
     return made
 
 
 def publish(job: Job, made: Manifest, into_source: bool) -> None:
     """Bring the prose of the executed notebook up to date and, if asked, its outputs back into the source."""
-    source = read(job.source)
+    source = read_notebook(job.source)
     if digest_cells(source) != made.inputs["notebook"]:
         return  # edited while it ran: the next run sees that
-    executed = with_outputs(source, read(job.target), made)
-    write(job.target, executed)
+    executed = with_outputs(source, read_notebook(job.target), made)
+    write_notebook(job.target, executed)
     if into_source:
         for name in ("manifest", "outputs"):
             del executed.metadata.negdistill[name]
         if not executed.metadata.negdistill:
             del executed.metadata["negdistill"]
-        write(job.source, executed)
+        write_notebook(job.source, executed)

@@ -13,9 +13,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
 from bs4 import BeautifulSoup, Comment, Tag
 
+from negdistill.bookmaking.documents import read_yaml
 from negdistill.bookmaking.planning import Failure
 
 LEFT_OUT = ("book/api", "book/answers")  # to look things up in: half as long as all the rest
@@ -36,7 +36,7 @@ def chapters(toc: Path) -> list[tuple[str, str]]:
 
     Sections of a chapter are not followed: only the API reference has some, which is left out.
     """
-    contents = yaml.safe_load(toc.read_text("utf-8"))
+    contents = read_yaml(toc)
     found = [("", contents["root"])]
     for part in contents["parts"]:
         caption = part["caption"]

@@ -16,6 +16,7 @@ import pandas as pd
 from negdistill.bookmaking.claims import chapters, predictions
 from negdistill.bookmaking.provenance import Execution, listing
 from negdistill.bookmaking.provenance import table as markdown
+from negdistill.bookmaking.results import in_markdown
 from negdistill.bookmaking.tables import method_table, percents
 from negdistill.training.method_table import COT
 
@@ -72,6 +73,7 @@ def _section(folder: Path) -> str:
     cells.insert(1, f"− {COT}", percents(gained, *SPANS).where(gained["difference"].notna(), ""))
     named = [name for name in sets if name != ALL]
     shown = cells.loc[gained.index, [ALL, f"− {COT}", *named]]
-    lines = ([name, *texts] for name, texts in zip(shown.index, shown.to_numpy(), strict=True))
+    names = map(in_markdown, shown.columns)
+    lines = ([in_markdown(name), *texts] for name, texts in zip(shown.index, shown.to_numpy(), strict=True))
     run = Execution.read(_chapter(folder)[1].with_suffix(".ipynb"))
-    return f"{markdown(['method', *shown.columns], lines)}\n\n{listing(run)}"
+    return f"{markdown(['method', *names], lines)}\n\n{listing(run)}"

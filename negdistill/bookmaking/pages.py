@@ -25,16 +25,16 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 
 from negdistill import PUBLIC
 from negdistill.bookmaking import other_tasks, reference, results
 from negdistill.bookmaking.claims_page import plan_page
 from negdistill.bookmaking.damage import BESIDE
+from negdistill.bookmaking.documents import read_notebook
 from negdistill.bookmaking.finishing import drop_bundles, launch_sources, name_language, name_toggles
 from negdistill.bookmaking.locks import taking_turns
-from negdistill.bookmaking.moved import MOVED, lead_on
+from negdistill.bookmaking.moved import lead_on
 from negdistill.bookmaking.planning import Failure, executed_folder, notebooks, profiles
 from negdistill.bookmaking.provenance import (
     Execution,
@@ -46,7 +46,7 @@ from negdistill.bookmaking.provenance import (
 )
 from negdistill.bookmaking.texts import TEXTS, texts_page
 from negdistill.checks import check_choice
-from negdistill.runs.digests import digest_file, digest_json, digest_tree
+from negdistill.runs.digests import digest_code, digest_file, digest_json, digest_tree
 from negdistill.runs.files import atomic_path, atomic_write_text, remove
 
 MARK = re.compile(r"^<!-- generated: (.+?) -->$", re.MULTILINE)
@@ -56,7 +56,7 @@ COSTS = "costs.csv"  # in book/
 
 def check_outputs(path: Path) -> None:
     """ValueError where a notebook holds a traceback, which a strict render would print without complaint."""
-    for cell in nbformat.read(path, as_version=4).cells:
+    for cell in read_notebook(path).cells:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 cell_name = f"{output.ename} in cell [{cell.execution_count}]"
@@ -208,7 +208,8 @@ def render(root: Path, profile: str, say: Callable[[str], None] = lambda line: N
 def _rendered(root: Path, profile: str, build: Path, say: Callable[[str], None]) -> Path:
     source, html, work, stamp = (build / name for name in ("src", "html", "render", "html.sha256"))
     stage(root, profile, source)
-    digest = digest_json([digest_tree(source), digest_file(root / "constraints.txt"), dict(MOVED)])
+    made_by = digest_code(__name__)  # what is done to the pages afterwards, too
+    digest = digest_json([digest_tree(source), digest_file(root / "constraints.txt"), made_by])
     if html.is_dir() and stamp.is_file() and stamp.read_text("utf-8") == digest:
         say(f"pages: up to date in {html}")
         return html

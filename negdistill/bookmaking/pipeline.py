@@ -31,9 +31,8 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -58,11 +57,8 @@ from negdistill.data.folders import data_folder
 from negdistill.data.math_verify_pool import cache_file
 from negdistill.runs.files import remove
 from negdistill.runs.folder import Manifest, machine
+from negdistill.runs.surroundings import QUIET
 
-QUIET = {  # what loading a model and importing tqdm would say on stderr, which is stored and compared
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "PYTHONWARNINGS": "ignore:IProgress not found",
-}
 ONE_THREAD = {  # beside other kernels, since threads wait for each other where a core is busy
     **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")},
     "TOKENIZERS_PARALLELISM": "false",
@@ -88,18 +84,6 @@ def folders() -> dict[str, str]:
         "NEGDISTILL_DATA": str(data_folder()),
         "NEGDISTILL_CACHE": str(cache_file().parent.absolute()),
     }
-
-
-@contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables as long as the block lasts."""
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def large(job: Job) -> bool:

@@ -17,18 +17,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import nbformat
-import yaml
 from nbformat import NotebookNode
 
 from negdistill.bookmaking.damage import MISSING, damage, is_run, present
+from negdistill.bookmaking.documents import python, read_notebook, read_yaml
 from negdistill.bookmaking.named_files import named_files
 from negdistill.bookmaking.pins import digest_pins
 from negdistill.checks import check_choice
 from negdistill.data.folders import data_folder
 from negdistill.data.tasks import check_grading
 from negdistill.runs.digests import PACKAGE, digest_code, digest_json, digest_tree, imported
-from negdistill.runs.files import atomic_path
 from negdistill.runs.folder import Manifest
 
 NOTEBOOK = re.compile(r"[0-9]{2}_\w+\.ipynb")
@@ -97,26 +95,14 @@ def executed_folder(root: Path, profile: str) -> Path:
     return shown if profile == "book" or shown.is_dir() else root / "_build" / profile / "executed"
 
 
-def read(path: Path) -> NotebookNode:
-    """Read a notebook in the current format."""
-    return nbformat.read(path, as_version=4)
-
-
-def write(path: Path, notebook: NotebookNode) -> None:
-    """Write a notebook all at once, if that changes anything."""
-    if not path.exists() or read(path) != notebook:
-        with atomic_path(path) as temporary:
-            nbformat.write(notebook, temporary)
-
-
 # --- parameters ---------------------------------------------------------------------------------------
 
 
 def known_parameters(path: Path) -> dict[str, object]:
     """Name and default of every parameter of a notebook; ValueError for one that is not a plain value."""
-    cells = [cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", [])]
+    cells = [cell for cell in read_notebook(path).cells if "parameters" in cell.metadata.get("tags", [])]
     known = {}
-    for node in ast.parse(cells[0].source).body if cells else ():
+    for node in python(cells[0].source, path).body if cells else ():
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         try:
             (name,) = (target.id for target in targets)
@@ -173,10 +159,7 @@ def select(names: Sequence[str], only: Sequence[str]) -> list[str]:
 
 def read_profile(path: Path) -> dict[str, dict]:
     """Sections of a profile; ValueError with file and line where it is no YAML of sections and values."""
-    try:
-        found = yaml.safe_load(path.read_text("utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    found = read_yaml(path) or {}
     sections = {"the file": found, **found} if isinstance(found, dict) else {"the file": found}
     for section, values in sections.items():
         if not isinstance(values or {}, dict):
@@ -204,7 +187,7 @@ def plan(
         if "run_dir" in defaults:
             given[name].setdefault("run_dir", f"../_runs/{profile}/{name}")
         source = folder / f"{name}.ipynb"
-        declared = read(source).metadata.get("negdistill", {})
+        declared = read_notebook(source).metadata.get("negdistill", {})
         needs = declared.get("needs", [])
         for need in needs:
             check_choice(f"needs of {name}", need, list(known)[:number])
@@ -230,7 +213,8 @@ def data_at_hand() -> list[list]:
     """Names and sizes of what lies in the data folder: all scales but smoke use what is there."""
     folder = data_folder()
     paths = sorted(path for path in folder.glob("*/*") if path.name[0] != ".")
-    return [[path.relative_to(folder).as_posix(), path.is_file() * path.stat().st_size] for path in paths]
+    sizes = (path.stat().st_size if path.is_file() else 0 for path in paths)
+    return [[path.relative_to(folder).as_posix(), size] for path, size in zip(paths, sizes, strict=True)]
 
 
 def shared_inputs(root: Path, profile: str) -> dict[str, str]:
@@ -246,7 +230,7 @@ def shared_inputs(root: Path, profile: str) -> dict[str, str]:
 def stored(job: Job) -> Manifest | None:
     """Provenance of the executed notebook; None where there is none that can be read."""
     try:
-        return Manifest.from_dict(read(job.target).metadata["negdistill"]["manifest"])
+        return Manifest.from_dict(read_notebook(job.target).metadata["negdistill"]["manifest"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # never run, or damaged
         return None
 
@@ -256,8 +240,9 @@ def inputs_of(job: Job, shared: Mapping[str, str], done: Mapping[str, Manifest |
     results = {
         need: digest_json([made.key, made.artifacts]) if (made := done[need]) else "" for need in job.needs
     }
-    source = read(job.source)
-    modules = imported(ast.parse("\n".join(cell.source for cell in source.cells if is_run(cell))))
+    source = read_notebook(job.source)
+    code = "\n".join(cell.source for cell in source.cells if is_run(cell))
+    modules = imported(python(code, job.source))
     package = digest_code(
         *(name for name in modules if not name.startswith(DRAWING)), source=job.source.parents[1]
     )
@@ -274,7 +259,7 @@ def changes(job: Job, inputs: Mapping[str, str]) -> list[str]:
     made = stored(job)
     if made is None:
         return ["never run"]
-    wrong = damage(read(job.target), job.target, job.run_dir, made)
+    wrong = damage(read_notebook(job.target), job.target, job.run_dir, made)
     names = {name for name in inputs.keys() | made.inputs.keys() if inputs.get(name) != made.inputs.get(name)}
     if digest_json(job.parameters) != digest_json(made.parameters):
         names.add("parameters")

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import nbformat
-
+from negdistill.bookmaking.documents import read_notebook
 from negdistill.runs.folder import Manifest
 
 SHORT = 12  # hexadecimal digits of a digest that are shown
@@ -29,7 +28,7 @@ class Execution:
     @classmethod
     def read(cls, path: Path) -> Execution | None:
         """None where the notebook does not say what it was made from."""
-        notebook = nbformat.read(path, as_version=4)
+        notebook = read_notebook(path)
         manifest = notebook.metadata.get("negdistill", {}).get("manifest")
         heading = re.search(r"^# (.+)$", "\n".join(cell.source for cell in notebook.cells), re.MULTILINE)
         title = heading[1] if heading else path.stem
@@ -44,6 +43,14 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table in Markdown; cells are MyST already."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def code(value: object) -> str:
+    """A value as code in a cell, as it is: in more backticks than stand in it in a row."""
+    text = " ".join(str(value).split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    inside = text if len(fence) == 1 and text else f" {text} "
+    return f"{fence}{inside}{fence}".replace("|", r"\|")
 
 
 def execution_table(root: Path, runs: Sequence[Execution]) -> str:
@@ -72,9 +79,9 @@ def provenance(root: Path, runs: Sequence[Execution]) -> str:
 def listing(run: Execution) -> str:
     """Parameters of a run, and digests of what went in and what came out, folded below its file's name."""
     made = run.made
-    rows = [["parameter", f"`{name}`", f"`{made.parameters[name]}`"] for name in sorted(made.parameters)]
+    rows = [["parameter", code(name), code(made.parameters[name])] for name in sorted(made.parameters)]
     for kind, digests in (("input", made.inputs), ("artefact", made.artifacts)):
-        rows += [[kind, f"`{name}`", f"`{digests[name][:SHORT]}`"] for name in sorted(digests)]
+        rows += [[kind, code(name), code(digests[name][:SHORT])] for name in sorted(digests)]
     return f"````{{dropdown}} {run.name}\n{table(['kind', 'name', 'value or sha256'], rows)}\n````"
 
 

@@ -6,6 +6,7 @@ book/tables/*.csv  -->  a section each: the file, and an HTML table, which book/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -105,6 +106,11 @@ def _row(texts: Sequence[object], numbers: Sequence[float]) -> str:
     values = ("" if pd.isna(number) else f' data-value="{float(number)!r}"' for number in numbers)
     first, *more = (f"{value}>{in_line(text)}" for value, text in zip(values, texts, strict=True))
     return f'<th scope="row"{first}</th>' + "".join(f"<td{cell}</td>" for cell in more)
+
+
+def in_markdown(value: object) -> str:
+    """A value as text of a page in Markdown, in one line, whatever signs of Markdown or HTML stand in it."""
+    return re.sub(r"[^\w .,−–+%-]|_", lambda sign: f"&#{ord(sign[0])};", str(value))
 
 
 def in_line(value: object) -> str:

@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pandas as pd
 
 from negdistill.bookmaking.damage import BESIDE
+from negdistill.bookmaking.documents import read_notebook
 from negdistill.bookmaking.results import in_line
 from negdistill.runs.digests import digest_file
 
@@ -41,7 +41,7 @@ def texts(path: Path) -> pd.DataFrame:
 
     ValueError where the file was changed since, or lacks a column.
     """
-    notebook = nbformat.read(path.with_name(path.name.removesuffix(BESIDE[TEXTS]) + ".ipynb"), as_version=4)
+    notebook = read_notebook(path.with_name(path.name.removesuffix(BESIDE[TEXTS]) + ".ipynb"))
     if notebook.metadata.negdistill.manifest.artifacts.get(TEXTS) != digest_file(path):
         raise ValueError(
             f"{path} is not what its notebook left: the digests differ; restore it, or run the notebook again"

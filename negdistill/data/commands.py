@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from negdistill.data.download import clear, get, manifest, verify
 from negdistill.data.folders import cache_folder, data_folder, locate
+
+if TYPE_CHECKING:
+    from negdistill.data.records import Problem
+    from negdistill.data.tasks import Task
 
 
 def add_data_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -23,6 +28,16 @@ def add_data_parser(subparsers: argparse._SubParsersAction) -> None:
         if action in ("get", "verify"):
             one.add_argument("name", nargs="?", choices=names, help="a set; all of them when left out")
         one.set_defaults(func=func)
+
+
+def asked(task: Task, options: argparse.Namespace) -> tuple[Problem, ...]:
+    """The questions that a command is about; ValueError where all are wanted of a task that has no end."""
+    if task.generated and options.questions is None:
+        raise ValueError(
+            f"--questions must be given for {options.task}, whose questions are made as they are asked for; "
+            "for example --questions 100"
+        )
+    return task.questions(options.split, options.questions, options.seed)
 
 
 def _say(line: str) -> None:

@@ -187,9 +187,8 @@ class _Asking:
             if answer is None:
                 return
             met[answer.tries] += 1
-            if met[answer.tries] > answer.tries or turn == (
-                min(2, teacher.retries) if self.fruitless else teacher.retries
-            ):
+            last = min(2, teacher.retries) if self.fruitless else teacher.retries
+            if met[answer.tries] > answer.tries or turn >= last:
                 break
             if answer.after:
                 self.closed_until = max(self.closed_until, time.monotonic() + answer.after)

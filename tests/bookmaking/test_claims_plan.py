@@ -40,6 +40,10 @@ def test_a_mistake_is_refused_in_words(tmp_path):
     (tmp_path / "plan.yml").write_text(text, "utf-8")
     with pytest.raises(ValueError, match="plan.yml: claim 1 stands there twice"):
         read_plan(tmp_path / "plan.yml")
+    for text, missing in (("claims: [{says: x}]", "'number'"), ("claims: []", "'uses'")):
+        (tmp_path / "plan.yml").write_text(text, "utf-8")
+        with pytest.raises(ValueError, match=f"plan.yml lacks {missing}"):
+            read_plan(tmp_path / "plan.yml")
 
 
 def test_an_overlap_is_asked_at_equal_accuracy(tmp_path):

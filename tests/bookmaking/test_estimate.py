@@ -60,6 +60,12 @@ def test_work_by_hand():
     assert work(jobs["06"], 8) == (7 * 3, 12 * 2 + 7 * 14)
 
 
+def test_a_chapter_that_trains_and_declares_no_work_is_refused():
+    job = next(job for job in plan(find_root(), "smoke") if job.name[:2] == "03")
+    with pytest.raises(ValueError, match="03_negative_adapter.ipynb must declare its work"):
+        estimate(replace(job, work={}))
+
+
 def test_rows_of_the_embedded_benchmark_are_counted():
     assert 60 < row_tokens("arithmetic", "weak", "embedded") < 120
 

@@ -76,6 +76,18 @@ def test_the_section_has_every_number_and_where_it_came_from(executed):
     assert sections(executed) == ""
 
 
+def test_names_from_the_data_are_shown_as_they_are(executed):
+    path = executed / "word-problems" / "11_real_student.parquet"
+    rows = pd.read_parquet(path)
+    rows["subject"] = rows["subject"].replace({"svamp": "<b>a|b</b>"})
+    rows.to_parquet(path, index=False)
+    book = json.loads(path.with_suffix(".ipynb").read_text())
+    book["metadata"]["negdistill"]["manifest"]["artifacts"] = {"predictions.parquet": digest_file(path)}
+    path.with_suffix(".ipynb").write_text(json.dumps(book))
+    header = sections(executed).splitlines()[0]
+    assert header.count("|") == 6 and "<" not in header and "&#124;" in header
+
+
 def test_a_run_of_several_chapters_says_how_to_run_one(executed):
     path = executed / "word-problems" / "11_real_student.ipynb"
     other = path.read_text().replace('"predictions": "real"', '"predictions": "nce"')

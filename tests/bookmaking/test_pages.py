@@ -7,6 +7,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from tree import write_files
 
+from negdistill.bookmaking import pages
 from negdistill.bookmaking.pages import GENERATED, refresh_costs, render, stage
 from negdistill.bookmaking.planning import Failure
 from negdistill.runs.folder import Manifest
@@ -63,7 +64,7 @@ def test_stage_takes_the_notebooks_of_the_profile(root):
     assert "from quick" in (root / "_build/quick/src/book/executed/00_one.ipynb").read_text()
 
 
-def test_pages_are_rendered_once(root, capfd):
+def test_pages_are_rendered_once(root, capfd, monkeypatch):
     lines = []
     html = render(root, "quick", lines.append)
     assert html == root / "_build/quick/html"
@@ -80,6 +81,12 @@ def test_pages_are_rendered_once(root, capfd):
     ]
     assert (html / "index.html").stat().st_mtime_ns == before
 
+    with monkeypatch.context() as changed:  # code that finishes the pages
+        changed.setattr(pages, "digest_code", lambda module: "other")
+        render(root, "quick", lines.append)
+    assert lines[3:] == lines[:2]
+
+    before = (html / "index.html").stat().st_mtime_ns
     (root / "book/index.md").write_text("# Home\n\nSee [this](nowhere.md).\n")
     for _ in range(2):  # a second try must not take the first one's pages for finished
         with pytest.raises(Failure, match="the pages did not render; the warnings above say where"):

@@ -461,6 +461,8 @@ def test_the_benchmark_runs_everything_twice_and_leaves_the_clone_alone(root, mo
         assert set(took) == {"all", *BOTH} and took["all"] > took["00_one"] > 0
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
     assert not [child for child in psutil.Process().children() if "while True: pass" in child.cmdline()]
+    with pytest.raises(ValueError, match="profile must be one that the book does not show; got 'book'"):
+        benchmark.seconds_of(root, "book", 2, False)
 
 
 # --- smoke --------------------------------------------------------------------------------------------

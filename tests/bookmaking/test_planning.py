@@ -1,22 +1,24 @@
 """Planning: parameters from cells, profiles and the command line; every refusal in its own words."""
 
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from negdistill.bookmaking.documents import write_notebook
 from negdistill.bookmaking.planning import (
     data_at_hand,
     digest_cells,
     find_root,
+    inputs_of,
     known_parameters,
     notebooks,
     parse_parameter,
     plan,
     profiles,
     select,
-    write,
 )
 
 
@@ -182,6 +184,25 @@ def test_what_is_no_assignment_is_refused(text):
         parse_parameter(text)
 
 
+@pytest.mark.parametrize(("cell", "line"), [(1, "seed ="), (2, "print(1")])
+def test_a_cell_that_is_half_typed_is_quoted_with_its_notebook(root, cell, line):
+    path = root / "notebooks" / "01_two.ipynb"
+    half = nbformat.read(path, 4)
+    half.cells[cell].source = f"flag = True\n{line}"
+    nbformat.write(half, path)
+    with pytest.raises(ValueError, match=f"01_two.ipynb has a line that is no Python: '{re.escape(line)}'"):
+        for job in plan(root, "smoke"):
+            inputs_of(job, {}, {"00_one": None})
+
+
+def test_a_link_to_nothing_among_the_data_has_no_size(tmp_path, monkeypatch):
+    (tmp_path / "MATH").mkdir()
+    (tmp_path / "MATH" / "train.jsonl").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "MATH" / "test.jsonl").write_text("{}")
+    monkeypatch.setenv("NEGDISTILL_DATA", str(tmp_path))
+    assert data_at_hand() == [["MATH/test.jsonl", 2], ["MATH/train.jsonl", 0]]
+
+
 def test_a_tuple_does_for_a_list(root):
     nbformat.write(notebook("seeds = [0]"), root / "notebooks" / "02_three.ipynb")
     assert plan(root, "smoke", ["02"], {"seeds": (0, 1)})[2].parameters["seeds"] == [0, 1]
@@ -246,9 +267,9 @@ def test_the_digest_sees_code_and_tags_and_no_prose_or_output():
 def test_writing_the_same_notebook_leaves_the_file_alone(tmp_path):
     path = tmp_path / "00_x.ipynb"
     book = notebook("n = 1")
-    write(path, book)
+    write_notebook(path, book)
     before = path.stat()
-    write(path, book)
+    write_notebook(path, book)
     assert path.stat().st_mtime_ns == before.st_mtime_ns and path.stat().st_ino == before.st_ino
 
 

@@ -1,8 +1,10 @@
 """Provenance: an executed notebook by its title, its times and its machine."""
 
 import nbformat
+import pytest
+from markdown_it import MarkdownIt
 
-from negdistill.bookmaking.provenance import Execution, duration, hardware, seeds
+from negdistill.bookmaking.provenance import Execution, code, duration, hardware, seeds, table
 from negdistill.runs.folder import Manifest
 
 MADE = Manifest(inputs={}, parameters={"seeds": [3, 4]}, seed=7, machine={"cores": 2}, seconds=61.0)
@@ -20,6 +22,24 @@ def test_an_execution_needs_a_manifest_and_takes_its_title_from_the_notebook(tmp
     notebook.cells.clear()
     nbformat.write(notebook, path)
     assert Execution.read(path).title == "00_one"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("a", "`a`"),
+        ("", "`  `"),
+        ("a|b", r"`a\|b`"),
+        ("`x`", "`` `x` ``"),
+        ("<b>\n*c*", "`<b> *c*`"),
+        (["a``b"], "``` ['a``b'] ```"),
+    ],
+)
+def test_a_value_is_code_whatever_stands_in_it(value, text):
+    assert code(value) == text
+    cell = table(["x"], [[code(value)]]).splitlines()[2]
+    found = MarkdownIt().enable("table").parseInline(cell.strip("| ").replace(r"\|", "|"))[0].children
+    assert [one.content.strip() for one in found] == [" ".join(str(value).split())]
 
 
 def test_durations_machines_and_seeds_are_short():

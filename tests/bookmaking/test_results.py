@@ -2,9 +2,10 @@
 
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 from markup import Tags
 
-from negdistill.bookmaking.results import result_table, results_page
+from negdistill.bookmaking.results import in_markdown, result_table, results_page
 
 ROWS = pd.DataFrame(
     {
@@ -62,6 +63,16 @@ def test_whatever_stands_in_a_file_is_shown_as_it_is(path, value):
     page = shown(path, value)
     assert [tag for tag, _ in page.tags] == tags
     assert page.texts.count(value) == 6 and page.all("div")[0]["aria-label"] == f"{value}: rows"
+
+
+@pytest.mark.parametrize(
+    "value", ["a|b", "<script>x</script>", "*a* _b_ `c` [d](e) ~f~ $g$ {h}`i`", "\\ & &amp; # 1", "a\nb"]
+)
+def test_a_text_in_markdown_is_shown_as_it_is(value):
+    (shown,) = MarkdownIt().parseInline(in_markdown(value))
+    assert "".join(one.content for one in shown.children) == value
+    assert {one.type for one in shown.children} <= {"text", "text_special"} and "|" not in in_markdown(value)
+    assert in_markdown("− CoT KD, 2.5%") == "− CoT KD, 2.5%"
 
 
 def test_a_table_is_one_line_of_markdown(path):

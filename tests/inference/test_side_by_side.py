@@ -1,6 +1,8 @@
 """One question to the student as it is and to fitted rows, from Python and from the command line."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 import tiny
@@ -54,6 +56,23 @@ def test_the_command(folder, capsys):
     assert re.findall(r"^--- (.+?)(?:,|$)", said, re.MULTILINE) == [
         "as it is", "CoT KD", "Negative adapter", "NAT"
     ]  # fmt: skip
+
+
+def test_a_package_that_is_missing_is_named_and_needed_by_its_own_commands_alone(tmp_path):
+    """Of the extra `notebooks`, which `ask`, `try` and `vote` do without."""
+    code = "import sys; sys.modules |= dict.fromkeys(['nbformat', 'nbclient', 'papermill', 'IPython'])\n"
+    code += "from negdistill.__main__ import main; sys.exit(main(sys.argv[1:]))"
+
+    def told(*arguments):
+        command = [sys.executable, "-c", code, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        return done.stderr
+
+    missing = "error: the package of {} is not installed, which this command needs; python -m pip install"
+    assert re.match(missing.format("[a-zA-Z]+"), told("status"))
+    assert f"{tmp_path} holds none" in told("try", "How many?", "--fits", str(tmp_path))
+    assert "base_url must" in told("ask", "m", "--task", "arithmetic", "--questions", "1", "--base-url", "x")
 
 
 def test_without_a_folder_those_of_the_book_are_asked(capsys):

@@ -151,6 +151,8 @@ def test_the_command_line_votes(trained, negative, tmp_path, capsys, monkeypatch
     lines = capsys.readouterr().out.splitlines()
     right = frame[frame["rule"] == "SC"]["correct"].sum()
     assert f"{'SC':16} {right} of 4 right" in lines and lines[-1] == "written: votes.csv"
+    assert main(["vote", str(made.folder), str(ranker.folder), "all.csv"]) == 1
+    assert "--questions must be given for arithmetic" in capsys.readouterr().err
 
 
 def test_a_ballot_needs_no_ranker_and_names_its_method(trained):

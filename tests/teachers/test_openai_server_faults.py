@@ -18,8 +18,9 @@ from negdistill.data.formats import read_records
 from negdistill.data.records import Problem, Reply
 from negdistill.data.tasks import load_task
 from negdistill.teachers.generate import generate, plan
-from negdistill.teachers.ledger import BudgetReached
-from negdistill.teachers.openai_server import OpenAITeacher
+from negdistill.teachers.ledger import Budget, BudgetReached, Slot
+from negdistill.teachers.openai_server import OpenAITeacher, _Asking
+from negdistill.teachers.replies import Failure
 
 PROBLEMS = [Problem(f"p{i}", f"What is {i} + 1? [{i}]", str(i + 1), "", "", None, "mine") for i in range(6)]
 KEY = "sk-Never/to+be-seen~42"
@@ -563,9 +564,9 @@ def test_a_password_in_a_base_url_is_refused_and_not_shown(url, monkeypatch, tmp
     with pytest.raises(ValueError, match="base_url must") as caught:
         generate(PROBLEMS, OpenAITeacher("m"), store=tmp_path / "s", progress=False)
     assert "secret" not in str(caught.value)
-    assert main(["ask", "m", "--task", "arithmetic", "--base-url", url, "--dry-run"]) == 1
+    assert main(["ask", "m", "--task", "arithmetic", "--questions", "1", "--base-url", url]) == 1
     told = capsys.readouterr()
-    assert "secret" not in told.out + told.err
+    assert "base_url must" in told.err and "secret" not in told.out + told.err
 
 
 @pytest.mark.parametrize(
@@ -595,3 +596,20 @@ def test_a_dry_run_touches_nothing(server, ask, tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert plan(PROBLEMS, OpenAITeacher("m", "http://x/v1", max_tokens=20), 1, store=ask.store).requests == 1
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_question_past_its_turns_is_given_up_at_once_where_others_were_meanwhile():
+    """Two more requests are left to a question once another was given up; one at its fourth has none."""
+    slot = Slot(PROBLEMS[0], 0, 0.5, "r")
+    asking = _Asking(OpenAITeacher("m", "http://127.0.0.1:1/v1", retries=6), [slot], None, Budget(None, None))
+    asked = []
+
+    def send(*_):
+        asked.append(1)
+        if len(asked) == 4:
+            asking.fruitless.add("p1")
+        return Failure("busy", "skip", 99)
+
+    asking._send, asking._sleep = send, lambda seconds: None
+    asking._ask(slot)
+    assert len(asked) == 4 and "in 4 requests: busy" in asking.skipped[0]

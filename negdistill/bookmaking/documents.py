@@ -1,0 +1,54 @@
+"""Documents: notebooks, their code, and YAML, read so that an error names the file."""
+
+from __future__ import annotations
+
+import ast
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+from IPython.core.inputtransformer2 import TransformerManager
+from nbformat import NotebookNode
+
+from negdistill.runs.files import atomic_path
+
+
+def read_notebook(path: Path) -> NotebookNode:
+    """A notebook in the current format; ValueError where the file is none."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except (ValueError, KeyError, AttributeError) as error:  # what nbformat says of other files
+        raise ValueError(f"{path} is no notebook, or a part of one: {_line(error)}") from error
+
+
+def write_notebook(path: Path, notebook: NotebookNode) -> None:
+    """Write a notebook all at once, if that changes anything; what is there and is none gives way."""
+    with suppress(FileNotFoundError, ValueError):
+        if read_notebook(path) == notebook:
+            return
+    with atomic_path(path) as temporary:
+        nbformat.write(notebook, temporary)
+
+
+def python(source: str, path: Path) -> ast.Module:
+    """The code of a notebook's cells, where magics are calls; ValueError with the line that is no Python."""
+    try:
+        return ast.parse(TransformerManager().transform_cell(source))
+    except SyntaxError as error:
+        where = (error.text or "").strip()
+        raise ValueError(f"{path} has a line that is no Python: {where!r}: {error.msg}") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """What a file of YAML holds; ValueError with line and column where it is none."""
+    try:
+        return yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """What an error says, in a line that is not too long."""
+    return " ".join(str(error).split())[:300]

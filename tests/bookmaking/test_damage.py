@@ -1,0 +1,39 @@
+"""Damage: what changed is told from what another process removes meanwhile."""
+
+import shutil
+
+from negdistill.bookmaking import damage
+from negdistill.runs.folder import RunFolder
+
+
+def made(folder):
+    run = RunFolder.start(folder, parameters={}, seed=0)
+    with run.create("a.txt") as path:
+        path.write_text("a")
+    return run
+
+
+def test_what_is_not_as_recorded_is_named(tmp_path):
+    for name in ("one", "two", "three"):
+        made(tmp_path / name)
+    assert damage.broken_runs(tmp_path) == {}
+    (tmp_path / "one" / "a.txt").write_text("b")
+    (tmp_path / "two" / "a.txt").unlink()
+    (tmp_path / "three" / "a.txt").unlink()
+    (tmp_path / "three" / "a.txt").mkdir()
+    assert damage.broken_runs(tmp_path) == {
+        tmp_path / name: f"artefact {name}/a.txt changed" for name in ("one", "two", "three")
+    }
+
+
+def test_a_run_that_another_process_removes_is_not_damaged(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        made(tmp_path / name)
+    digest = damage.digest_file
+
+    def removed_meanwhile(path):
+        shutil.rmtree(tmp_path / "two", ignore_errors=True)
+        return digest(path)
+
+    monkeypatch.setattr(damage, "digest_file", removed_meanwhile)
+    assert damage.broken_runs(tmp_path) == {} and not (tmp_path / "two").exists()
