@@ -134,11 +134,13 @@ def read_steps(problem: Problem) -> tuple[str, tuple[Step, ...]]:
 
     Raises ValueError for a question that is not of this benchmark.
     """
-    opening, *told, _ = re.split(r"(?<=\.) ", problem.question)
+    opening, *told = re.split(r"(?<=\.) ", problem.question)[:-1] or [""]
+    if not (start := re.search(r"\d+", opening)):
+        raise ValueError(f"{problem.id}: not a question of the embedded benchmark: {problem.question!r}")
     boxes = _BOX.search(opening) is not None
     pattern = _BOX if boxes else _PERSON
     heroes = pattern.findall(opening if boxes else problem.question)
-    value, steps = int(re.search(r"\d+", opening)[0]), []
+    value, steps = int(start[0]), []
     for sentence in told:
         hero = LETTERS[len(steps)] if boxes else heroes[0] if heroes else ""
         key = pattern.sub(lambda found, hero=hero: "@" if found[0] == hero else "&", sentence)
@@ -146,7 +148,9 @@ def read_steps(problem: Problem) -> tuple[str, tuple[Step, ...]]:
             raise ValueError(f"{problem.id}: not a sentence of the embedded benchmark: {sentence!r}")
         if op := _OPERATIONS[key]:
             right = int(re.search(r"\d+", sentence)[0])
-            steps.append(Step(value, op, right, calculate(value, op, right), sentence))
+            if (result := calculate(value, op, right)) is None:
+                raise ValueError(f"{problem.id}: no chain of the embedded benchmark: {value} {op} {right}")
+            steps.append(Step(value, op, right, result, sentence))
             value = steps[-1].result
     return opening, tuple(steps)
 

@@ -173,3 +173,9 @@ def format_prompt(question: str, preset: str = "fixed") -> str:
     """The prompt of a question, the same text in training and at test time."""
     check_choice("preset", preset, PRESETS)
     return PRESETS[preset].prompt.format(question=question)
+
+
+def first_answer(text: str, preset: str = "fixed") -> str:
+    """What a student said to its own question: up to where it goes on to a next one."""
+    next_problem = "\n" + format_prompt("", preset).partition("\n")[0]
+    return text.partition(next_problem)[0].rstrip()

@@ -138,6 +138,11 @@ def _unbracketed(text: str) -> tuple[str, str, str]:
     return text, "", ""
 
 
+def _is_long(value: Fraction) -> bool:
+    """Whether Python does not print a number."""
+    return max(value.numerator.bit_length(), value.denominator.bit_length()) > LONG
+
+
 def _total(items: tuple[Reading, ...]) -> Reading | None:
     """3 hours and 30 minutes as one number, in the first of its units."""
     kinds, sizes = (
@@ -148,7 +153,7 @@ def _total(items: tuple[Reading, ...]) -> Reading | None:
     if any(one.value is None for one in items):
         return None
     value = sum(one.value * size for one, size in zip(items, sizes, strict=True)) / sizes[0]
-    if value.numerator.bit_length() > LONG:
+    if _is_long(value):
         return None
     return Reading("number", str(value), value, unit=items[0].unit)
 
@@ -244,8 +249,7 @@ def _one(text: str) -> Reading:
     if (value := rational(core)) is not None:
         digits = _DECIMAL.fullmatch(core.strip())
         places = len((digits[1] + digits[2]).lstrip("0")) if digits and factor == 1 else 0
-        long = value.numerator.bit_length() > LONG  # which Python does not print
-        form = core if factor == 1 or long else str(value * factor)
+        form = core if factor == 1 or _is_long(value * factor) else str(value * factor)
         return Reading("number", form, value * factor, unit=measure, places=places)
     if _GAP.search(core):  # 3 4
         return _text(text)

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from negdistill.checks import check_each, check_type
+from negdistill.checks import check_choice, check_each, check_type, check_whole
 from negdistill.data.answers import Rule, grade
-from negdistill.data.prompts import PRESETS, format_prompt
+from negdistill.data.prompts import PRESETS, first_answer, format_prompt
 from negdistill.data.records import PROBLEMS, Problem, Rationale
 from negdistill.inference.sample import sample
 from negdistill.runs.digests import digest_code, digest_json
@@ -85,8 +85,7 @@ def evaluate(
     seconds = time.perf_counter() - start
     answers = {one.problem_id: one.text for one in drawn}
     texts = [answers[problem.id] for problem in problems]
-    next_problem = "\n" + format_prompt("", preset).partition("\n")[0]
-    texts = [text.partition(next_problem)[0].rstrip() for text in texts]
+    texts = [first_answer(text, preset) for text in texts]
     frame = _graded(problems, texts, extract, rule)
     frame.attrs = {
         "seconds": seconds,
@@ -117,6 +116,8 @@ def rationale_log_probs(
 
     The end of text counts if the preset has one; what does not fit is cut. ValueError for one of no problem.
     """
+    check_choice("preset", preset, PRESETS)
+    check_whole("batch_size", batch_size, 1)
     rules, tokenizer = PRESETS[preset], student.tokenizer
     context = context_length(student.model, student.tokenizer)
     asked = {problem.id: prefix + format_prompt(problem.question, preset) for problem in problems}
@@ -258,11 +259,12 @@ def fit_followed(
 ) -> Fit:
     """`fit` under max_steps, followed at about `points` points of the method's own training and at its end.
 
-    sets, options, held  of `Follow`; the method's prefix joins the options
+    sets, options, held  of `Follow`; the method's prefix and the preset of the config join the options
     start                of `fit`
     A method without a training of its own is fitted and not followed. ValueError where max_steps is not set;
     else as `fit`.
     """
+    check_whole("points", points, 1)
     row = find_method(method)
     if not row.data:
         return fit(method, student, data, config, out_dir, start=start)
@@ -273,7 +275,7 @@ def fit_followed(
     count = trainings(method, [one.method for one in given])
     own = left - left // count * (count - 1)
     epochs = ceil(own / epoch_steps(method, student, data, config))
-    asked = {**options, "prefix": row.prefix} if row.prefix else options
+    asked = {"preset": config.preset, **options, **({"prefix": row.prefix} if row.prefix else {})}
     follow = Follow(sets, max(1, epochs // points), asked, epochs, held)
     return fit(method, student, data, config, out_dir, on_epoch=follow, start=start)
 

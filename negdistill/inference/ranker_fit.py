@@ -31,7 +31,7 @@ from negdistill.inference.ranker_report import judge
 from negdistill.runs.digests import digest_code, digest_json
 from negdistill.runs.files import remove
 from negdistill.runs.folder import Manifest, RunFolder
-from negdistill.runs.processes import held
+from negdistill.runs.processes import held, processes
 from negdistill.training.adapters import lora, save_lora, stored
 from negdistill.training.batching import Encoded, Example, batches, encode, pairs
 from negdistill.training.checkpoint import CHECKPOINT
@@ -89,6 +89,8 @@ def fit_ranker(
     student is left as it was.
     """
     check_choice("loss", loss, LOSSES)
+    if (count := processes().num_processes) > 1:
+        raise ValueError(f"fit_ranker must run in one process; got {count}: start it by itself")
     check_inputs(student, {"data": data, "valid": valid}, config, out_dir, {"start": start})
     _refuse_overlap(data, valid)
     examples = _examples(data)

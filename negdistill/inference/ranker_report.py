@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 
 from negdistill.inference.ranker import Ranker, score
 from negdistill.stats import wilson
 from negdistill.training.dataset import TrainingSet
-
-if TYPE_CHECKING:
-    pass
-
 
 # --- judge --------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ import pandas as pd
 
 from negdistill.checks import check_path
 from negdistill.data.answers import Rule
-from negdistill.data.prompts import format_prompt
+from negdistill.data.prompts import first_answer, format_prompt
 from negdistill.data.records import Problem, Sample
 from negdistill.inference.evaluate import check_asked, rationale_log_probs
 from negdistill.inference.panel import Panel, sampled
@@ -111,7 +111,10 @@ def draw_ballot(
         out_dir = Path(out_dir) / f"samples-{name}"
     with adapted(student, fit) as trained:
         options = {**settings, "batch_size": batch_size, "out_dir": out_dir, "progress": progress}
-        drawn = [replace(one, teacher=fit.method) for one in sample(trained, prompts, **options)]
+        drawn = [
+            replace(one, teacher=fit.method, text=first_answer(one.text, fit.preset))
+            for one in sample(trained, prompts, **options)
+        ]
     panel = sampled(problems, drawn, extract, rule)
     shape = panel.group.shape
     logs = np.reshape([one.log_prob for one in drawn], shape)

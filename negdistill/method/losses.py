@@ -74,7 +74,11 @@ def log_one_minus(log_p: Tensor) -> Tensor:
 
 
 def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the marked positions: hidden (B, T, D), mask (B, T) bool -> (B, D), 0 where none is."""
+    """Mean of the marked positions: hidden (B, T, D), mask (B, T) bool -> (B, D), 0 where none is.
+
+    In float32 at least: cosines near 1, divided by a temperature of 0.1, are steps of 1/16 in bfloat16.
+    """
+    hidden = hidden if hidden.dtype == torch.float64 else hidden.float()
     weight = mask.to(hidden.dtype)
     return torch.einsum("btd,bt->bd", hidden, weight) / weight.sum(1, keepdim=True).clamp(min=1)
 

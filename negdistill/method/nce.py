@@ -22,10 +22,11 @@ def kd_weights(beta: Tensor, mode: str = "paper", seed: int = 0) -> Tensor:
 
     paper     0.5 + beta
     none      1, distillation without calibration
-    mean      0.5 + the mean of beta: the same total without calibration
+    mean      0.5 + the mean of beta: the same mean without calibration
     shuffled  0.5 + the beta of another rationale, drawn with `seed`
     inverse   0.5 + beta in reverse order, so that the largest goes to the rationale with the smallest
-    The last three have the mean of "paper" over rationales, and the last two its spread as well.
+    The last three have the mean of "paper" over rationales, and the last two its spread as well. The loss
+    sums over tokens, of which a rationale with a large beta has few: these three distil a little more.
     """
     check_choice("beta_mode", mode, BETA_MODES)
     if mode == "none":

@@ -64,8 +64,9 @@ def forward_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Predictions
         raise ValueError(
             f"model must have an output layer over the vocabulary; {type(model).__name__} has none"
         )
-    # what pads on the right is seen by no target: without a mask attention is causal, which costs less
-    mask = None if low_precision.on_cpu(model) else batch["attention_mask"]
+    # padding on the right is seen by padding alone: without a mask attention is causal, which costs less
+    padding_counts = (batch["loss_mask"] & ~batch["attention_mask"].bool()).any()
+    mask = None if low_precision.on_cpu(model) and not padding_counts else batch["attention_mask"]
     # token t is predicted at t - 1
     place = F.pad(batch["loss_mask"][:, 1:], (0, 1)).flatten().nonzero().squeeze(1)
     targets = batch["input_ids"].flatten()[place + 1]
@@ -109,7 +110,7 @@ def contrastive(
     """CL: likelihood of positives, and `info_nce` of the mean hidden states of question and rationale: ().
 
     The InfoNCE of a row counts once for each of its targets, so that `weight` compares it with the loss of a
-    token. Negatives enter only as rows to stay away from.
+    token. Negatives enter only as rows to stay away from. Several processes compare within a share each.
     """
     log_p, row, hidden = forward_targets(model, batch)
     prompt = batch["prompt_mask"]

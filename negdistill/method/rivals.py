@@ -102,6 +102,7 @@ def reference_point(mismatched: Tensor) -> Tensor:
 def weighted(mean_log_prob: Tensor, positive: Tensor, right: float = 1.0, wrong: float = 1.0) -> Tensor:
     """REDI of each rationale, (B,): L raised for right ones with weight `right`, lowered for wrong ones.
 
+    The mean over rationales is half of the paper's over pairs: Adam does not see the factor, clipping does.
     mean_log_prob L (B,), at most 0; positive (B,) bool. Not bounded below where `wrong` is above 0.
     """
     return torch.where(positive, -right, wrong).to(mean_log_prob.dtype) * mean_log_prob

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import gather_object
 from filelock import FileLock, Timeout
 
@@ -32,10 +32,14 @@ def processes() -> Accelerator:
     """The processes that run together; unlike PartialState, Accelerator knows of `--cpu`.
 
     A process has one mixed precision, which a caller may have chosen with an Accelerator of their own. Ours
-    takes it as it is, and neither wraps a forward pass nor scales a loss.
+    takes it as it is, and neither wraps a forward pass nor scales a loss. Over how many steps a caller's own
+    gathers gradients is one number of a process, too, which making ours would set to 1.
     """
+    theirs = GradientState._shared_state.get("plugin_kwargs")
     ours = Accelerator(mixed_precision=None if AcceleratorState._shared_state else "no")
     ours.native_amp, ours.scaler = False, None
+    if theirs is not None:
+        ours.gradient_state.plugin_kwargs = theirs
     return ours
 
 

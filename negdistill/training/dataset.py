@@ -13,21 +13,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from negdistill.checks import check_choice, check_each
-from negdistill.data.answers import Rule, grade, split
+from negdistill.data.answers import Rule, grade, normalize, split
 from negdistill.data.prompts import format_prompt
 from negdistill.data.records import PROBLEMS, Problem, Rationale
 from negdistill.data.tasks import Task
 from negdistill.training.batching import Example
-
-if TYPE_CHECKING:
-    pass
-from negdistill.data.answers import normalize
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ from negdistill.checks import check_choice
 from negdistill.method.low_precision import length_multiple
 from negdistill.method.objectives import OBJECTIVES, Objective
 from negdistill.runs.digests import digest_code
+from negdistill.runs.memory import give_back
 from negdistill.runs.processes import all_gather, held, processes
 from negdistill.training.batching import (
     Encoded,
@@ -204,6 +205,7 @@ class _Loop:
                     group["lr"] = rate
                 loss, norm = self.gradient(number)
                 optimizer.step()
+                give_back()
                 tokens += step.tokens
                 seconds = time.perf_counter() - started
                 values = (number + 1, step.epoch + 1, loss, rate, norm, tokens, seconds)
@@ -246,7 +248,8 @@ class _Loop:
             with nullcontext() if index + 1 == len(micro) else self.accelerator.no_sync(self.wrapped):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
                     loss = self.loss(batch)
-                self.accelerator.backward(loss * (world / targets))  # processes are averaged
+                # processes are averaged; accelerate's own backward would divide by steps of its own
+                (loss * (world / targets)).backward()
             summed = summed + loss.detach()
             if self.state.memory is not None:
                 self.remember(share, batch["memory"])

@@ -18,10 +18,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from negdistill.method.low_precision import length_multiple
 from negdistill.method.objectives import forward_targets
 from negdistill.method.rivals import balance, sequence_log_probs
 from negdistill.runs.digests import digest_code
 from negdistill.runs.folder import Manifest
+from negdistill.runs.memory import give_back
 from negdistill.training.batching import Encoded, collate, digest_encoded
 from negdistill.training.identity import digest_model
 from negdistill.training.teacher_cache import SHARD, frozen, in_shards
@@ -95,10 +97,12 @@ def log_probs(
 ) -> tuple[Tensor, Tensor]:
     """l and number of targets of each row, (rows,) each, on the CPU; the model is left as it was."""
     found: list[tuple[Tensor, Tensor]] = []
+    multiple = length_multiple(model)
     with frozen(model) as device:
         for start in range(0, len(encoded), batch_size):
+            give_back()
             part = encoded[start : start + batch_size]
-            batch = {name: tensor.to(device) for name, tensor in collate(part, pad).items()}
+            batch = {name: tensor.to(device) for name, tensor in collate(part, pad, multiple).items()}
             seen = forward_targets(model, batch)
             found.append(sequence_log_probs(seen.log_probs, seen.row, len(part)))
     summed, tokens = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))

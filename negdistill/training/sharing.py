@@ -47,7 +47,8 @@ def share(folder: str | Path, out: str | Path, base: str) -> Path:
         raise ValueError(f"out must be a new folder; {out} is there already; choose another, or remove it")
     run = RunFolder.open(folder)
     with atomic_path(out) as part:
-        copy = RunFolder(part, replace(run.manifest, artifacts={}))
+        parameters = {**run.manifest.parameters, "rounded": "bfloat16"}  # what starts from it is another fit
+        copy = RunFolder(part, replace(run.manifest, artifacts={}, parameters=parameters))
         kept = [name for name in run.manifest.artifacts if not name.endswith(TEMPLATE)]
         for name in sorted(kept, key=lambda name: name.endswith(CONFIG)):  # that one last
             source = run.path(name)

@@ -5,7 +5,7 @@ import json
 import random
 import re
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -311,3 +311,6 @@ def test_bad_input_is_refused():
     stranger = Problem("svamp/1", "Ann has 3 pens. Ann sings 2. How many?", "5", "", "", None, "svamp")
     with pytest.raises(ValueError, match="svamp/1: not a sentence of the embedded benchmark"):
         teach([stranger])
+    for question in ("How many?", "Ann has some pens. How many?", "A train leaves."):
+        with pytest.raises(ValueError, match="svamp/1: not a question of the embedded benchmark"):
+            teach([replace(stranger, question=question)])

@@ -221,6 +221,8 @@ def test_a_base_that_changes_nothing():
         (r"10^{5000}\text{ million}", "10^{5000}"),
         ("2^{20000} dozen", "2^{20000}"),
         ("1e9100million", "1e9100"),
+        ("1e-9999 million", "1e-9999"),
+        (r"\frac{1}{2^{20000}} million", r"\frac{1}{2^{20000}}"),
         (r"10^{5000} hours and 3 minutes", "10^{5000}, 3"),
         (r"\{1," * 300, r"\{1," * 300),
     ],

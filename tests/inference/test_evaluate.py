@@ -456,6 +456,25 @@ def test_a_fit_is_followed_to_its_end_whatever_it_uses(student, tmp_path):
     assert fit_followed("Merge", student, data, config, tmp_path, asked, options).trajectory is None
     with pytest.raises(ValueError, match="config must have max_steps, the budget that is followed"):
         fit_followed("MIX", student, data, settings(epochs=1), tmp_path, asked, options)
+    with pytest.raises(ValueError, match="points must be"):
+        fit_followed("MIX", student, data, config, tmp_path, asked, options, 0)
+
+
+def test_a_fit_is_followed_in_the_text_format_of_its_training(student, tmp_path, monkeypatch):
+    problems = arithmetic.generate("train", 4, seed=0)
+    data, presets = training_set(problems, arithmetic.teach(problems, n=4)), []
+
+    def spied(*arguments, **options):
+        presets.append(options["preset"])
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(evaluate_module, "evaluate", spied)
+    asked, options = {"valid": PROBLEMS[:2]}, {"max_new_tokens": 4}
+    for preset in ("faithful", "fixed"):
+        config = settings(max_steps=2, batch_size=4, progress=False, preset=preset)
+        fit_followed("CoT KD", student, data, config, tmp_path, asked, options, 1)
+        assert set(presets) == {preset}
+        presets.clear()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 from negdistill.data.records import Problem, Rationale
+from negdistill.inference import ranker_fit
 from negdistill.inference.ranker import LOSSES, PAIRED, score
 from negdistill.inference.ranker_fit import HEAD, fit_ranker, load_ranker, loaded
 from negdistill.inference.ranker_report import calibration, judge, report
@@ -352,3 +354,9 @@ def test_arguments_of_another_kind_are_refused(changes, message, tmp_path):
         fit_ranker(**given | changes)
     with pytest.raises(TypeError, match="fit must be a RankerFit, .*; got 'x', a str"):
         loaded(given["student"], "x").__enter__()
+
+
+def test_several_processes_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(ranker_fit, "processes", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(ValueError, match="fit_ranker must run in one process; got 2"):
+        fit_ranker(None, None, None, None, tmp_path)

@@ -13,6 +13,7 @@ from negdistill import fit, fit_ranker, load_student, load_task, sample, setting
 from negdistill.__main__ import main
 from negdistill.data.answers import equivalent, final_answer
 from negdistill.data.prompts import format_prompt
+from negdistill.data.records import Sample
 from negdistill.inference import vote as vote_module
 from negdistill.inference.panel import Panel
 from negdistill.inference.ranker import score
@@ -136,6 +137,23 @@ def test_the_likelihood_ratio_votes_beside_the_others(trained, negative):
     assert votes["rule"].unique().tolist()[3:] == ["ASC", "likelihood ratio"]
     plain = vote_all(student, made, ranker, PROBLEMS, **DRAWING)
     pd.testing.assert_frame_equal(votes[: len(plain)], plain)
+
+
+def test_an_answer_ends_where_a_next_problem_begins(trained, monkeypatch):
+    student, made, _ = trained
+    said = "1 + 1 = 2, so \\boxed{2}.\n\nProblem:\nThat makes \\boxed{5}"
+
+    def drawn(student, prompts, n, **options):
+        return [
+            Sample(key, i, said, "student", ids=(1,), log_prob=-1.0, finished=True)
+            for key in prompts
+            for i in range(n)
+        ]
+
+    monkeypatch.setattr(vote_module, "sample", drawn)
+    ballot = draw_ballot(student, made, PROBLEMS[:1], n=2)
+    assert {one.text for one in ballot.samples} == {"1 + 1 = 2, so \\boxed{2}."}
+    assert ballot.panel.answers.tolist() == [["2", "2"]]
 
 
 def test_the_command_line_votes(trained, negative, tmp_path, capsys, monkeypatch):

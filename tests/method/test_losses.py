@@ -453,3 +453,19 @@ def test_distillation_takes_what_is_right():
     assert distilled_with(**TOP).tolist() == pytest.approx([1.75 * math.log(2)] * 3)
     empty = {"logits": torch.zeros(0, 4), "targets": torch.arange(0), "teacher": LOGS[0, :0]}
     assert distilled_with(**empty, weight=torch.ones(0)).tolist() == []
+
+
+def test_a_contrast_in_bfloat16_is_as_exact_as_its_hidden_states():
+    """Cosines near 1 over a temperature of 0.1 would be rounded to steps of 1/16."""
+    noise = torch.randn(16, 12, 64, generator=torch.Generator().manual_seed(0))
+    hidden = (1 + 0.1 * noise).bfloat16()
+    mask, kind, group = torch.ones(16, 12, dtype=torch.bool), torch.arange(16) % 2 == 0, torch.arange(16) // 2
+
+    def gradient(states):
+        states = states.detach().requires_grad_()
+        means = losses.mean_pool(states, mask), losses.mean_pool(states.roll(1, 0), mask)
+        losses.info_nce(*means, kind, group).sum().backward()
+        return states.grad.double()
+
+    exact = gradient(hidden.double())
+    assert (gradient(hidden) - exact).norm() < 0.01 * exact.norm()

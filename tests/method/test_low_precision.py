@@ -13,7 +13,8 @@ from negdistill.method import low_precision
 from negdistill.method.low_precision import Beside, fast_dtype, length_multiple, on_cpu
 from negdistill.method.nat import attach
 from negdistill.method.nat_unit import DualLinear, NATConfig
-from negdistill.method.objectives import likelihood
+from negdistill.method.objectives import forward_targets, likelihood
+from negdistill.training import reference
 from negdistill.training.adapters import lora, save_lora, stored
 from negdistill.training.batching import Example, collate, encode, pad_id
 from negdistill.training.loop import TrainConfig, train
@@ -154,6 +155,19 @@ def test_without_a_mask_the_loss_is_the_same():
         assert likelihood(exact, batch_of(32)).item() == pytest.approx(whole, rel=1e-9)
 
 
+def test_padding_that_is_a_target_keeps_its_mask():
+    """As in the preset `faithful`: what padding says depends on whether it sees the padding before it."""
+    exact = tiny(dtype=torch.float64).model
+    batch = batch_of(32)
+    batch["loss_mask"] = torch.ones_like(batch["loss_mask"])
+    said = []
+    for cpu in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(low_precision, "on_cpu", lambda model, cpu=cpu: cpu)
+            said.append(likelihood(exact, batch).item())
+    assert (batch["attention_mask"] == 0).any() and said[0] == said[1]
+
+
 def test_training_meets_few_shapes():
     shapes = set()
     model = tiny(dtype=torch.bfloat16).model
@@ -167,6 +181,24 @@ def test_training_meets_few_shapes():
     with lora(model, CONFIG) as wrapped:
         history = train(wrapped, TOKENIZER, examples, config, objective)
     assert shapes <= {32, 64, 96} and history["loss"].notna().all()
+
+
+def test_the_reference_meets_few_shapes(monkeypatch):
+    """As training does: its numbers are computed in the shapes of the student's."""
+    shapes = set()
+
+    def spied(model, batch):
+        shapes.add(batch["input_ids"].shape[1])
+        return forward_targets(model, batch)
+
+    monkeypatch.setattr(reference, "forward_targets", spied)
+    model = tiny(dtype=torch.bfloat16).model
+    rows = encode([Example(str(i), "1 + ", "is " * (1 + i)) for i in range(20)], TOKENIZER, 2048)
+    reference.log_probs(model, rows, pad_id(TOKENIZER), 4)
+    assert shapes <= {32, 64, 96}
+    shapes.clear()
+    reference.log_probs(model.float(), rows, pad_id(TOKENIZER), 4)
+    assert len(shapes) == 5
 
 
 def test_logits_after_a_prompt_are_the_same_from_an_index(monkeypatch):

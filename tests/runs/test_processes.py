@@ -241,7 +241,7 @@ if __name__ == "__main__":  # what the tests above run in processes of their own
 BESIDE = """
 import sys
 from accelerate import Accelerator
-theirs = Accelerator(mixed_precision=sys.argv[1])
+theirs = Accelerator(mixed_precision=sys.argv[1], gradient_accumulation_steps=int(sys.argv[2]))
 from negdistill.inference.sample import sample
 from negdistill.runs.processes import processes
 from negdistill.training.adapters import lora
@@ -255,6 +255,7 @@ examples = [Example("a", "Ada has 7 books.", "7.")]
 with lora(student.model, EMBEDDED) as model:
     history = train(model, student.tokenizer, examples, TrainConfig(max_steps=2, progress=False))
 assert student.model.forward.__func__ is forward and theirs.mixed_precision == sys.argv[1]
+assert theirs.gradient_accumulation_steps == int(sys.argv[2])
 drawn = sample(student, {"a": "Ada has"}, 2, max_new_tokens=4, progress=False)
 print([*history.loss, *history.grad_norm, *[one.ids for one in drawn]])
 """
@@ -268,7 +269,11 @@ def test_an_accelerator_of_the_caller_changes_nothing():
     """
     run = [sys.executable, "-c", BESIDE]
     said = [
-        subprocess.run([*run, kind], capture_output=True, text=True, check=True).stdout
-        for kind in ("no", "bf16", "fp16")
+        subprocess.run([*run, *kind], capture_output=True, text=True, check=True).stdout
+        for kind in (("no", "1"), ("bf16", "4"), ("fp16", "1"))
     ]
-    assert len(said[0]) > 20 and said[0] == said[1] == said[2]
+    gathering = os.environ | {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}
+    said.append(
+        subprocess.run([*run, "no", "4"], capture_output=True, text=True, check=True, env=gathering).stdout
+    )
+    assert len(said[0]) > 20 and said[0] == said[1] == said[2] == said[3]

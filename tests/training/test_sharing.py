@@ -37,7 +37,8 @@ def test_the_copy_is_the_same_fit_and_names_the_base_as_others_find_it(made, tmp
     assert configs and all(json.loads(path.read_text("utf-8"))[BASE] == NAME for path in configs)
     assert not any("/somewhere/" in path.read_text("utf-8") for path in other.folder.rglob("*.json"))
     made_from = RunFolder.open(other.folder).manifest
-    assert made_from.key == before.key
+    assert made_from.key != before.key and made_from.inputs == before.inputs
+    assert made_from.parameters == {**before.parameters, "rounded": "bfloat16"}
     assert {*before.artifacts} - {*made_from.artifacts} <= {"adapter/README.md"}
     assert not any("/somewhere/" in path.read_text("utf-8") for path in other.folder.rglob("*.md"))
     changed = {name for name, found in made_from.artifacts.items() if before.artifacts[name] != found}
@@ -77,3 +78,17 @@ def test_a_damaged_fit_is_not_shared(made, tmp_path):
     with pytest.raises(ValueError):
         share(copy, tmp_path / "out", NAME)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_starts_from_a_copy_is_another_fit(made, tmp_path):
+    """Its weights are rounded, so another folder holds what was trained from them."""
+    student, one = made
+    if one.method != "CoT KD":
+        pytest.skip("nothing starts from it")
+    copy = load_fit(share(one.folder, tmp_path / "copy", NAME))
+    problems = generate("train", 8, seed=1)
+    data, config = training_set(problems, teach(problems, n=4)), settings(max_steps=4, progress=False)
+    first, other = (
+        fit("CoT KD, continued", student, data, config, tmp_path, start=start) for start in (one, copy)
+    )
+    assert first.folder != other.folder
