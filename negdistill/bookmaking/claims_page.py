@@ -178,18 +178,17 @@ def _asked(several: tuple[Comparison, ...]) -> str:
     return "; ".join(of.label for of in several) or "nothing"
 
 
+def _decider(one: Claim) -> str:
+    overlap = f"the overlap of solved sets in chapter *{one.overlap}*, corrected for chance"
+    return overlap if one.overlap else _asked(one.decided_by + one.real)
+
+
 def plan_page(root: Path) -> str:
     """What book/plan.yml and the profile of the book say, in Markdown."""
     plan = read_plan(root / "book" / "plan.yml")
     sizes = read_yaml(root / "notebooks" / "profiles" / "book.yml")
     claims = [
-        f"**{one.number}. {one.says}**\n: Decided by: {_asked(one.decided_by + one.real)}"
-        + (
-            f" the overlap of solved sets in chapter *{one.overlap}*, corrected for chance"
-            if one.overlap
-            else ""
-        )
-        + f".\n: Controls: {_asked(one.controls)}."
+        f"**{one.number}. {one.says}**\n: Decided by: {_decider(one)}.\n: Controls: {_asked(one.controls)}."
         for one in plan.claims
     ]
     names = ("questions", "samples", "steps", "batch_size", "test_questions", "seeds")

@@ -12,16 +12,21 @@ import time
 from collections.abc import Callable
 from functools import cache
 
-EVERY = 1.0  # seconds: it takes milliseconds, so small steps do not feel it
+EVERY = 30.0  # seconds: pages that are wanted again are filled with zeros first, a sixth of a step's time
 _last = 0.0
 
 
 def give_back() -> None:
-    """Hand freed memory to the system, at most once in EVERY seconds; nothing where the library cannot."""
+    """Hand freed memory to the system; nothing where the library cannot."""
     global _last
+    _trim()(0)
+    _last = time.monotonic()
+
+
+def give_back_sometimes() -> None:
+    """The same, at most once in EVERY seconds."""
     if time.monotonic() - _last >= EVERY:
-        _trim()(0)
-        _last = time.monotonic()
+        give_back()
 
 
 @cache

@@ -41,7 +41,7 @@ from negdistill.checks import check_choice
 from negdistill.method.low_precision import length_multiple
 from negdistill.method.objectives import OBJECTIVES, Objective
 from negdistill.runs.digests import digest_code
-from negdistill.runs.memory import give_back
+from negdistill.runs.memory import give_back_sometimes
 from negdistill.runs.processes import all_gather, held, processes
 from negdistill.training.batching import (
     Encoded,
@@ -205,7 +205,7 @@ class _Loop:
                     group["lr"] = rate
                 loss, norm = self.gradient(number)
                 optimizer.step()
-                give_back()
+                give_back_sometimes()
                 tokens += step.tokens
                 seconds = time.perf_counter() - started
                 values = (number + 1, step.epoch + 1, loss, rate, norm, tokens, seconds)

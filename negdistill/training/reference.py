@@ -23,7 +23,7 @@ from negdistill.method.objectives import forward_targets
 from negdistill.method.rivals import balance, sequence_log_probs
 from negdistill.runs.digests import digest_code
 from negdistill.runs.folder import Manifest
-from negdistill.runs.memory import give_back
+from negdistill.runs.memory import give_back_sometimes
 from negdistill.training.batching import Encoded, collate, digest_encoded
 from negdistill.training.identity import digest_model
 from negdistill.training.teacher_cache import SHARD, frozen, in_shards
@@ -100,7 +100,7 @@ def log_probs(
     multiple = length_multiple(model)
     with frozen(model) as device:
         for start in range(0, len(encoded), batch_size):
-            give_back()
+            give_back_sometimes()
             part = encoded[start : start + batch_size]
             batch = {name: tensor.to(device) for name, tensor in collate(part, pad, multiple).items()}
             seen = forward_targets(model, batch)

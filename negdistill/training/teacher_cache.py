@@ -34,7 +34,7 @@ from negdistill.method.nce import calibration_beta, kd_weights
 from negdistill.method.objectives import forward_logits
 from negdistill.runs.digests import digest_code, digest_json
 from negdistill.runs.folder import Manifest, RunFolder
-from negdistill.runs.memory import give_back
+from negdistill.runs.memory import give_back_sometimes
 from negdistill.runs.processes import SharedFolder, held, processes, shard
 from negdistill.training.batching import Encoded, collate, digest_encoded
 from negdistill.training.identity import digest_model
@@ -236,7 +236,7 @@ def _shard(
     multiple = length_multiple(model)
     with frozen(model) as device:
         for start in range(0, len(rows), batch_size):
-            give_back()
+            give_back_sometimes()
             part = rows[start : start + batch_size]
             batch = {name: tensor.to(device) for name, tensor in collate(part, pad, multiple).items()}
             counts = [int(row.loss_mask.sum()) for row in part]

@@ -34,10 +34,10 @@ def test_freed_memory_is_handed_back():
 
 
 def test_it_is_done_once_in_a_while(monkeypatch):
-    done, now = [], iter([10.0, 10.0, 10.5, 11.1, 11.1])
+    done, now = [], iter([50.0, 50.0, 79.0, 81.0, 81.0])
     monkeypatch.setattr(memory, "_last", 0.0)
     monkeypatch.setattr(memory, "_trim", lambda: done.append)
     monkeypatch.setattr(memory.time, "monotonic", lambda: next(now))
     for _ in range(3):
-        memory.give_back()
+        memory.give_back_sometimes()
     assert done == [0, 0]
