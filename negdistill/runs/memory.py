@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from functools import cache
 
-EVERY = 30.0  # seconds: pages that are wanted again are filled with zeros first, a sixth of a step's time
+EVERY = 120.0  # seconds: a step after it takes a second longer, since pages are filled with zeros first
 _last = 0.0
 
 

@@ -34,7 +34,7 @@ def test_freed_memory_is_handed_back():
 
 
 def test_it_is_done_once_in_a_while(monkeypatch):
-    done, now = [], iter([50.0, 50.0, 79.0, 81.0, 81.0])
+    done, now = [], iter([150.0, 150.0, 269.0, 271.0, 271.0])
     monkeypatch.setattr(memory, "_last", 0.0)
     monkeypatch.setattr(memory, "_trim", lambda: done.append)
     monkeypatch.setattr(memory.time, "monotonic", lambda: next(now))
