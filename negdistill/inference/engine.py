@@ -29,6 +29,7 @@ from negdistill.inference.kv_cache import (
     require_keys_only,
 )
 from negdistill.inference.rng import SamplingParams, draw, noise, row_key
+from negdistill.runs.memory import give_back
 from negdistill.training.batching import pad_id
 from negdistill.training.students import end_ids
 
@@ -69,6 +70,7 @@ class Engine:
 
     def __init__(self, student: Student, rows: int, columns: int, context: int, bar: tqdm) -> None:
         require_keys_only(student.model)
+        give_back()  # before the cache takes what the memory holds
         self.model = plain(student.model)
         self.tokenizer: PreTrainedTokenizerBase = student.tokenizer
         self.pad, self.ends = pad_id(self.tokenizer), end_ids(self.model, self.tokenizer)

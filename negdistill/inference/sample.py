@@ -38,7 +38,6 @@ from negdistill.method.nat_unit import DualLinear
 from negdistill.runs.digests import digest_code, digest_json
 from negdistill.runs.files import remove
 from negdistill.runs.folder import Manifest, RunFolder
-from negdistill.runs.memory import give_back
 from negdistill.runs.processes import SharedFolder, all_gather, held, processes, shard
 from negdistill.training.batching import encode_prompts
 from negdistill.training.identity import digest_student
@@ -84,7 +83,6 @@ def sample(
     ids = dict(zip(prompts, encode_prompts(list(prompts.values()), student.tokenizer), strict=True))
     context = _checked_context(ids, student, max_new_tokens)
     folder = None if out_dir is None else Path(out_dir)
-    give_back()  # before the cache takes what the memory holds
     with held(folder), _viewed(student.model, view) as view:
         store = _Store(folder, student, prompts, rules, view) if folder else None
         drawn = store.read() if store else {}
