@@ -27,12 +27,11 @@ import numpy as np
 import torch
 from measuring import keep, options, provenance, ratio, spread
 from nce_memory import status
-from real_steps import BATCH, SEVEN, examples, fill, measure_steps, old, stepper
+from real_steps import BATCH, SEVEN, easy, examples, fill, measure_steps, old, stepper
 from real_trl import TRL, Turns, measure_trl, sft
 from sampling import generate
 
 from negdistill.data.prompts import format_prompt
-from negdistill.data.tasks import load_task
 from negdistill.inference.sample import sample
 from negdistill.method.low_precision import fast_dtype
 from negdistill.method.nat_unit import NATConfig
@@ -189,8 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     student = load_student("smollm2-135m", torch.bfloat16, "cpu")
     texts = examples(chosen.questions)
     rows = encode(texts, student.tokenizer, 2048)
-    problems = [p for p in load_task("math").questions("test") if p.level in (1, 2, 3)][: chosen.prompts]
-    prompts = {problem.id: format_prompt(problem.question) for problem in problems}
+    prompts = {problem.id: format_prompt(problem.question) for problem in easy("test")[: chosen.prompts]}
     result = provenance(chosen) | {
         "flags": flags(),
         "dtype": f"bfloat16 (fast here: {str(fast_dtype()).removeprefix('torch.')})",

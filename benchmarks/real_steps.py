@@ -11,13 +11,14 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
+from negdistill.data.records import Problem
 from negdistill.data.tasks import load_task
 from negdistill.method.low_precision import length_multiple, quicken
 from negdistill.method.nat_unit import NATConfig
 from negdistill.method.objectives import likelihood
 from negdistill.training.adapters import lora, nat_lora
 from negdistill.training.batching import Encoded, Example, batches, collate, pad_id
-from negdistill.training.dataset import training_set
+from negdistill.training.dataset import TrainingSet, training_set
 from negdistill.training.students import THREADS, Student
 
 os.environ[THREADS] = "1"  # of every student that is loaded, here and in what is started
@@ -40,12 +41,20 @@ def old(model: nn.Module) -> Iterator[None]:
     quicken(model)
 
 
+def easy(split: str) -> list[Problem]:
+    """Questions of MATH of the levels that a student of this size learns from."""
+    return [problem for problem in load_task("math").questions(split) if problem.level in (1, 2, 3)]
+
+
+def lessons(questions: int) -> TrainingSet:
+    """Released rationales of GPT-3.5, two of each question."""
+    world, asked = load_task("math"), easy("train")[:questions]
+    said = world.rationales(asked, "tdg-gpt-3.5-turbo", 2)
+    return training_set(asked, [one for one in said if len(one.text) <= 1200], **world.grading)
+
+
 def examples(questions: int) -> list[Example]:
-    world = load_task("math")
-    easy = [p for p in world.questions("train") if p.level in (1, 2, 3)][:questions]
-    said = world.rationales(easy, "tdg-gpt-3.5-turbo", 2)
-    data = training_set(easy, [one for one in said if len(one.text) <= 1200], **world.grading)
-    return data.examples("positives")
+    return lessons(questions).examples("positives")
 
 
 def full(rows: Sequence[Encoded]) -> list[list[int]]:
