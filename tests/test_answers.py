@@ -4,12 +4,15 @@ Skipped where the book cannot be rendered or there is no Chromium.
 """
 
 from pathlib import Path
+from urllib.parse import quote
 
 import browser
+import pandas as pd
 import pytest
 
-from negdistill.bookmaking.texts import UNPACKED_BY, texts
+from negdistill.bookmaking.texts import COLUMNS, UNPACKED_BY, listing, texts
 
+STATIC = Path(__file__).parents[1] / "book" / "_static"
 FILE = Path(__file__).parents[1] / "book" / "executed" / "11_real_student.texts.parquet"
 STATE = """(() => {
     const list = document.querySelector(".answers"), leaf = document.querySelector(".leaf");
@@ -197,3 +200,43 @@ def test_without_javascript_the_page_says_so_and_has_the_file(window, html):
     assert window.run("document.querySelectorAll('.finder, .leaf').length") == 0
     path = window.run("document.querySelector('a.download').getAttribute('href')")
     assert (html / "book" / path).read_bytes() == FILE.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "value",
+    ['"><img src=x onerror=alert(1)>', "a < b & c", "<script>alert(1)</script>", "'", "a\r\n\nb", "&lt;"],
+)
+def test_whatever_stands_in_a_text_is_shown_as_it_is(tmp_path, value):
+    """Of a list alone, opened from a folder: an id with signs of its own has an address all the same."""
+    own, method = f'my "own" ä/1 {value}', f"NAT {value}"
+    rows = [
+        (method, own, value, 2, value, value, value, None, False),
+        ("CoT KD", own, value, 2, value, value, value, value, True),
+        (method, "other", "", None, "How many?", "1", "One.", "1", False),
+    ]
+    scripts = [(STATIC / name).read_text("utf-8") for name in ("finder.js", "answers.js")]
+    body = listing(pd.DataFrame(rows, columns=COLUMNS), "05_some", value)
+    page = f'<!doctype html><meta charset="utf-8"><body>{body}' + "".join(
+        f"<script>{one}</script>" for one in scripts
+    )
+    (tmp_path / "page.html").write_text(page, "utf-8", newline="")
+    with browser.browser(tmp_path / "profile") as window:
+        window.open((tmp_path / "page.html").as_uri())
+        window.run(UNPACKED)
+        first = window.run("document.querySelector('.answers summary').textContent")
+        assert first.startswith(" ".join(value.split())[:1]) and first.endswith("✓ CoT KD")
+        last = window.run("[...document.querySelectorAll('.answers summary')].at(-1).textContent")
+        assert last == "a question How many? ✗ solved by none"
+        window.run("document.querySelector('.answers summary').click()")
+        window.run(SETTLED)
+        assert window.run("location.hash") == "#05_some-" + quote(own, safe=":!'()*~")
+        said = window.run(
+            "[...document.querySelectorAll('.answers pre, .answers strong')].map(one => one.textContent)"
+        )
+        assert said[1:] == [
+            *(f"Question {own}; the answer is {value}", value),
+            *(f"{method}: ✗ wrong, no answer", value),
+            *(f"CoT KD: ✓ right, {value}", value),
+        ]
+        assert window.run("document.querySelectorAll('.answers :is(img, script)').length") == 0
+        assert window.run("document.querySelector('.answers [data-method]').dataset.method") == method

@@ -19,10 +19,8 @@ SHOWN = {  # columns of three numbers each, as one
     "accuracy": ("accuracy", "low", "high"),
     "difference": ("difference", "difference_low", "difference_high"),
 }
-NO_LINE = {  # ends of lines by number, and of what is no text a sign that it was there
-    **dict.fromkeys([*range(9), 11, 12, *range(14, 32)], "\ufffd"),
-    **{ord(end): f"&#{ord(end)};" for end in "\r\n"},
-}
+NO_TEXT = dict.fromkeys([*range(9), 11, 12, *range(14, 32)], "\ufffd")  # a sign that it was there
+NO_LINE = {**NO_TEXT, **{ord(end): f"&#{ord(end)};" for end in "\r\n"}}  # ends of lines by number
 # columns in front, where they are there
 FIRST = ("condition", "variant", "axis", "at", "method", "set", "teacher", "against", *SHOWN, "p")
 

@@ -21,7 +21,7 @@ import pandas as pd
 
 from negdistill.bookmaking.damage import BESIDE
 from negdistill.bookmaking.documents import read_notebook
-from negdistill.bookmaking.results import in_line
+from negdistill.bookmaking.results import NO_TEXT, in_line
 from negdistill.runs.digests import digest_file
 
 TEXTS = "texts.parquet"
@@ -77,7 +77,8 @@ def listing(frame: pd.DataFrame, name: str, title: str) -> str:
     name   what the addresses of its questions begin with
     title  what the list is called where it is not seen
     """
-    listed = [question(part) for _, part in frame.groupby("problem_id", sort=False)]
+    parts = frame.map(_text).groupby("problem_id", sort=False)
+    listed = [question(part) for _, part in parts]
     return (
         f'<div class="answers" id="{name}" data-title="{in_line(title)}" data-packed="{packed(listed)}">'
         f"<p>{UNPACKED_BY}</p></div>"
@@ -88,6 +89,10 @@ def packed(value: object) -> str:
     """A value as JSON, gzip, base64; the same for the same value."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def _text(value: object) -> object:
+    return value.translate(NO_TEXT) if isinstance(value, str) else value
 
 
 def solved(frame: pd.DataFrame) -> str:
