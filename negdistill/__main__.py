@@ -6,9 +6,7 @@ import argparse
 import os
 import sys
 
-
-def say(line: str) -> None:
-    print(line, flush=True)
+from negdistill.command_line import asked, say
 
 
 def run(options: argparse.Namespace) -> None:
@@ -76,14 +74,14 @@ def vote(options: argparse.Namespace) -> None:
     if os.path.isdir(options.out):
         raise ValueError(f"OUT must be a file to write; {options.out} is a folder; name a file in it")
     say("loading")  # of torch, which takes seconds
-    from negdistill.data import commands, tasks
+    from negdistill.data import tasks
     from negdistill.inference.ranker_fit import load_ranker
     from negdistill.inference.vote import vote_all
     from negdistill.runs.files import atomic_path
     from negdistill.training import fits, students
 
     task = tasks.load_task(options.task)
-    problems = commands.asked(task, options)
+    problems = asked(task, options)
     student, fit = students.load_student(options.student), fits.load_fit(options.fit_folder)
     sampling = {"n": options.n, "temperature": options.temperature, "seed": options.seed}
     sampling |= {"max_new_tokens": options.max_tokens, "out_dir": options.samples, **task.grading}

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
+from negdistill.command_line import say
 from negdistill.data.download import clear, get, manifest, verify
 from negdistill.data.folders import cache_folder, data_folder, locate
-
-if TYPE_CHECKING:
-    from negdistill.data.records import Problem
-    from negdistill.data.tasks import Task
 
 
 def add_data_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -30,41 +26,27 @@ def add_data_parser(subparsers: argparse._SubParsersAction) -> None:
         one.set_defaults(func=func)
 
 
-def asked(task: Task, options: argparse.Namespace) -> tuple[Problem, ...]:
-    """The questions that a command is about; ValueError where all are wanted of a task that has no end."""
-    if task.generated and options.questions is None:
-        raise ValueError(
-            f"--questions must be given for {options.task}, whose questions are made as they are asked for; "
-            "for example --questions 100"
-        )
-    return task.questions(options.split, options.questions, options.seed)
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201
-
-
 def _get(args: argparse.Namespace) -> int:
     cache = cache_folder()
     for file in manifest(args.name):
-        _say(f"{file.set}: {file.path} from {file.address} (licence: {file.licence})")
+        say(f"{file.set}: {file.path} from {file.address} (licence: {file.licence})")
     written = get(args.name)
-    _say(f"{len(written)} files fetched; all are there and as described in {cache}")
+    say(f"{len(written)} files fetched; all are there and as described in {cache}")
     if data_folder() != cache:
-        _say(f"note: NEGDISTILL_DATA is set, so {data_folder()} is read instead")
+        say(f"note: NEGDISTILL_DATA is set, so {data_folder()} is read instead")
     return 0
 
 
 def _list(args: argparse.Namespace) -> int:
     folder = data_folder()
-    _say(f"{'set':18} {'there':5} {'MB':>5}  {'licence':21} from")
+    say(f"{'set':18} {'there':5} {'MB':>5}  {'licence':21} from")
     for name in dict.fromkeys(file.set for file in manifest()):
         files = manifest(name)
         there = all(locate(folder, file.path) for file in files)
         size = sum(file.bytes for file in files) / 1e6
         origins = ", ".join(dict.fromkeys(f"{file.address} at {file.commit[:12]}" for file in files))
-        _say(f"{name:18} {'yes' if there else 'no':5} {size:5.1f}  {files[0].licence:21} {origins}")
-    _say(f"in {folder}")
+        say(f"{name:18} {'yes' if there else 'no':5} {size:5.1f}  {files[0].licence:21} {origins}")
+    say(f"in {folder}")
     return 0
 
 
@@ -72,11 +54,11 @@ def _verify(args: argparse.Namespace) -> int:
     """Exit code 1 where a file is damaged, or where one of the set that was named is missing."""
     states = verify(args.name)
     for file, state in states:
-        _say(f"{state:8} {file.set:18} {file.path}")
+        say(f"{state:8} {file.set:18} {file.path}")
     bad = {"damaged", "missing"} if args.name else {"damaged"}
     return int(any(state in bad for _, state in states))
 
 
 def _clear(args: argparse.Namespace) -> int:
-    _say(f"{len(clear())} files removed from {cache_folder()}")
+    say(f"{len(clear())} files removed from {cache_folder()}")
     return 0

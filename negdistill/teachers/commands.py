@@ -6,7 +6,7 @@ import argparse
 import sys
 import warnings
 
-from negdistill.data.commands import asked
+from negdistill.command_line import asked, say
 
 
 def add_ask_parser(commands: argparse._SubParsersAction) -> None:
@@ -38,10 +38,6 @@ def add_ask_parser(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(func=_ask)
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201
-
-
 def _ask(options: argparse.Namespace) -> int:
     from negdistill.data.tasks import load_task  # torch is imported here, not for every --help
     from negdistill.teachers import generate as teachers
@@ -63,7 +59,7 @@ def _ask(options: argparse.Namespace) -> int:
             key_env=options.key_env,
         )
     wanted = (problems, teacher, options.n, options.temperature, options.store)
-    _say(str(teachers.plan(*wanted)))
+    say(str(teachers.plan(*wanted)))
     if options.dry_run:
         return 0
     more = {"max_cost": options.max_cost, "retry_rejected": options.retry_rejected}
@@ -75,5 +71,5 @@ def _ask(options: argparse.Namespace) -> int:
             for one in told:
                 print(f"warning: {one.message}", file=sys.stderr)  # noqa: T201
     whole = [one for one in said if not one.error]
-    _say(f"{len(whole)} rationales of {len(problems)} questions in {options.store}")
+    say(f"{len(whole)} rationales of {len(problems)} questions in {options.store}")
     return 0 if len(whole) == len(said) else 1

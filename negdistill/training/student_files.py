@@ -24,6 +24,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from negdistill.checks import check_choice
+from negdistill.command_line import say
 from negdistill.data.folders import cache_folder
 from negdistill.runs.digests import digest_file
 from negdistill.runs.files import atomic_path
@@ -275,16 +276,12 @@ def add_student_parser(commands: argparse._SubParsersAction) -> None:
     actions.add_parser("list", help=about, description=about).set_defaults(func=_list)
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201
-
-
 def _get(args: argparse.Namespace) -> None:
     folder = get(args.name, args.source)
-    _say(f"{folder}\n{card(args.name)}")
+    say(f"{folder}\n{card(args.name)}")
 
 
 def _list(args: argparse.Namespace) -> None:
     for name, named in STUDENTS.items():
-        _say(f"{name:14} {'yes' if there(name) else 'no':4} {named.licence:12} {named.about}")
-    _say(f"in {students_folder()}")
+        say(f"{name:14} {'yes' if there(name) else 'no':4} {named.licence:12} {named.about}")
+    say(f"in {students_folder()}")
