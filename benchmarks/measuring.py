@@ -95,18 +95,21 @@ def training_step(model: nn.Module, ids: Tensor, others: int, peaks: list[int]) 
 # --- command line -------------------------------------------------------------------------------------
 
 
-def options(description: str, **defaults: object) -> argparse.ArgumentParser:
-    """A parser with --device, --dtype, --repeats, --out, and an integer option for each of the defaults.
-
-    The description is the module's; defaults are the shape of what is measured, such as layers=2.
-    """
+def plain_options(description: str, **defaults: int) -> argparse.ArgumentParser:
+    """A parser with --out and an integer option for each of the defaults; the description is a module's."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=raw)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
+    return parser
+
+
+def options(description: str, **defaults: int) -> argparse.ArgumentParser:
+    """`plain_options` with --device, --dtype and --repeats; defaults are the shape of what is measured."""
+    parser = plain_options(description, **{"repeats": 10} | defaults)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    for name, default in ({"repeats": 10} | defaults).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     return parser
 
 

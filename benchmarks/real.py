@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import keep, options, provenance, ratio, spread
+from measuring import keep, plain_options, provenance, ratio, spread
 from nce_memory import status
 from real_steps import BATCH, SEVEN, easy, examples, fill, measure_steps, old, stepper
 from real_trl import TRL, Turns, measure_trl, sft
@@ -183,7 +183,7 @@ def report(result: dict[str, object]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = options(__doc__, repeats=5, steps=60, questions=200, prompts=64, max_new_tokens=96)
+    parser = plain_options(__doc__, repeats=5, steps=60, questions=200, prompts=64, max_new_tokens=96)
     chosen = parser.parse_args(arguments)
     student = load_student("smollm2-135m", torch.bfloat16, "cpu")
     texts = examples(chosen.questions)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from measuring import keep, options, provenance
+from measuring import keep, plain_options, provenance
 from real_steps import easy, lessons  # which loads students on one thread
 
 from negdistill.bookmaking.tables import method_table, percents
@@ -81,7 +81,7 @@ def report(result: dict[str, object]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = options(__doc__, valid_questions=300, questions=600, steps=40, max_new_tokens=256)
+    parser = plain_options(__doc__, valid_questions=300, questions=600, steps=40, max_new_tokens=256)
     parser.add_argument("--folder", type=Path, default=Path("_runs/benchmarks/real_prompts"))
     chosen = parser.parse_args(arguments)
     student = load_student("smollm2-135m", torch.bfloat16, "cpu")
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 [state, form, percents(table, "accuracy")[form], gained, f"{100 * missing[form]:.1f}"]
             )
     about = {"dtype": f"bfloat16 (fast here: {str(fast_dtype()).removeprefix('torch.')})"}
-    result = provenance(chosen, "folder", "device", "dtype", "repeats") | about | {"rows": rows}
+    result = provenance(chosen, "folder") | about | {"rows": rows}
     keep(result, report(result), chosen.out, "real_prompts")
 
 
