@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from negdistill.command_line import asked, say
+from negdistill.data.command_line import asked, say
 
 
 def run(options: argparse.Namespace) -> None:

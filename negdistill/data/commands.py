@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from negdistill.command_line import say
+from negdistill.data.command_line import say
 from negdistill.data.download import clear, get, manifest, verify
 from negdistill.data.folders import cache_folder, data_folder, locate
 

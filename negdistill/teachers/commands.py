@@ -6,7 +6,7 @@ import argparse
 import sys
 import warnings
 
-from negdistill.command_line import asked, say
+from negdistill.data.command_line import asked, say
 
 
 def add_ask_parser(commands: argparse._SubParsersAction) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from negdistill.checks import check_choice
-from negdistill.command_line import say
+from negdistill.data.command_line import say
 from negdistill.data.folders import cache_folder
 from negdistill.runs.digests import digest_file
 from negdistill.runs.files import atomic_path
