@@ -3,7 +3,7 @@
 book/executed/*.texts.parquet  -->  a section each: the file, and every question with all answers, packed,
                                     which book/_static/answers.js makes a list to filter and to leaf through
 
-A file is the artefact texts.parquet of a notebook, a row an answer. It is packed, since nine students say
+A file is the artefact texts.parquet of a notebook, a row an answer. It is packed, since ten students say over
 4 MB to 1,600 questions; it is inside the page, since a page that is opened from a folder cannot load a file.
 """
 
