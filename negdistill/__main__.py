@@ -35,24 +35,49 @@ def add_run_parser(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--profile", default="quick", help="a file of notebooks/profiles (quick)")
     command.add_argument("--only", nargs="+", default=[], metavar="NN", help="these, and what they need")
     command.add_argument("--force", action="store_true", help="also where they are up to date")
+    command.add_argument("--dry-run", action="store_true", help="say what would be done and what it costs")
+    add_run_options(command)
+    command.set_defaults(func=run)
+
+    command = commands.add_parser(
+        "reproduce", help="make some answers of chapters again, apart, and compare them with those kept"
+    )
+    command.add_argument("--profile", default="book", help="whose answers (book: the committed ones)")
+    command.add_argument("--only", nargs="+", required=True, metavar="NN", help="these chapters")
+    add_run_options(command)
+    command.set_defaults(func=reproduce)
+
+
+def add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         *("-p", "--parameter"), action="append", default=[], metavar="NAME=VALUE",
         help="a parameter of the notebooks: a literal of Python or JSON, else a text",
     )  # fmt: skip
     command.add_argument("--jobs", type=int, metavar="N", help="notebooks at once (cores; on a GPU 1)")
-    command.add_argument("--dry-run", action="store_true", help="say what would be done and what it costs")
-    command.set_defaults(func=run)
 
 
 def status(options: argparse.Namespace) -> None:
-    from negdistill.bookmaking import pipeline, planning
+    from negdistill.bookmaking import pipeline, planning, reproduction
 
     root = planning.find_root()
     for profile in [options.profile] if options.profile else planning.profiles(root):
         say(profile)
+        again = reproduction.holding(root, profile)
         for name, why, seconds in pipeline.status(root, profile):
             took = "" if seconds is None else f"{seconds:.1f} s"
-            say(f"  {name:<24} {took:>10}  {', '.join(why) or 'up to date'}")
+            state = "; ".join(filter(None, [", ".join(why) or "up to date", again.get(name)]))
+            say(f"  {name:<24} {took:>10}  {state}")
+
+
+def reproduce(options: argparse.Namespace) -> None:
+    from negdistill.bookmaking import planning, reproduction
+
+    overrides = dict(map(planning.parse_parameter, options.parameter))
+    terminal = sys.stderr if sys.stderr.isatty() else None
+    chosen = (planning.find_root(), options.profile, options.only, overrides)
+    for record in reproduction.reproduce(*chosen, say, options.jobs, terminal):
+        say(f"{record['chapter']}: made again, {reproduction.in_words(record)}")
+    say(f"written: book/{reproduction.RECORDS}")
 
 
 def render(options: argparse.Namespace) -> None:

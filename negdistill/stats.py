@@ -23,6 +23,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from negdistill.checks import check_number
+
 RESAMPLES = 4000
 MARGIN = 0.02  # differences of accuracy within it do not matter
 VERDICTS = ("holds", "opposite", "no difference that matters", "undecided")
@@ -50,7 +52,7 @@ def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, floa
 
     Both may be fractional, as the mean over seeds of the number solved is.
     """
-    _check_level(level)
+    check_level(level)
     if not 0 <= successes <= n:
         raise ValueError(f"successes must lie between 0 and n; got successes={successes}, n={n}")
     if n == 0:
@@ -73,7 +75,7 @@ def bootstrap_accuracy(
     answers as there are questions.
 
     Raises ValueError when a column is missing, the frame holds several methods or no row, a question occurs
-    twice under one seed, or the seeds did not answer the same questions.
+    twice under one seed, the seeds did not answer the same questions, or a correct lies outside 0 to 1.
     """
     correct = _matrix(frame, "frame")
     value = float(correct.to_numpy().mean())
@@ -175,6 +177,12 @@ def _matrix(frame: pd.DataFrame, name: str) -> pd.DataFrame:
         raise ValueError(
             f"{name} must hold a question once per seed; {row.problem_id!r} repeats, seed {row.seed}"
         )
+    if (odd := ~frame["correct"].astype(float).between(0, 1) & frame["correct"].notna()).any():
+        row = frame[odd].iloc[0]
+        raise ValueError(
+            f"correct of {name} must be True or False, or a share from 0 to 1; got {row.correct} for "
+            f"{row.problem_id!r}, seed {row.seed}"
+        )
     matrix = frame.pivot(index="seed", columns="problem_id", values="correct").astype(float)
     if matrix.isna().to_numpy().any():
         seed, question = matrix.isna().stack().idxmax()
@@ -195,7 +203,9 @@ def _check_same(a: pd.DataFrame, b: pd.DataFrame) -> None:
             )
 
 
-def _check_level(level: float) -> None:
+def check_level(level: float) -> None:
+    """TypeError unless a level of confidence is a number, ValueError unless between 0 and 1."""
+    check_number("level", level)
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level}")
 
@@ -236,6 +246,6 @@ def _p_value(values: np.ndarray, tolerance: float) -> float:
 
 
 def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
-    _check_level(level)
+    check_level(level)
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

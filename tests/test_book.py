@@ -28,7 +28,8 @@ from negdistill.bookmaking.evidence import (
     uses,
 )
 from negdistill.bookmaking.other_tasks import folders, table
-from negdistill.bookmaking.planning import notebooks, plan
+from negdistill.bookmaking.parameters import parameters
+from negdistill.bookmaking.planning import notebooks
 from negdistill.bookmaking.reference import modules, names
 from negdistill.bookmaking.texts import texts
 from negdistill.inference.side_by_side import SHOWN, fits_in
@@ -44,7 +45,6 @@ TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
 PAGES = sorted(path for path in BOOK.rglob("*.md") if "artifacts" not in path.parts)
 NOTEBOOKS = notebooks(ROOT / "notebooks")
 LONGEST_CELL = 25  # lines
-PARAMETER = re.compile(r"(\w+): (\w+) = (.+?)  # (.+)")
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -53,19 +53,6 @@ def cells(path, kind):
     """Cells of a kind; the one that only installs, where a notebook is opened alone, does not count."""
     every = (cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind)
     return [cell for cell in every if kind != "code" or is_run(cell)]
-
-
-def parameters(path):
-    """Lines of the parameters cell: name, type, default, comment."""
-    (cell,) = (cell for cell in cells(path, "code") if "parameters" in cell.metadata.get("tags", []))
-    rows = []
-    for line in cell.source.splitlines():
-        match = PARAMETER.fullmatch(line)
-        assert match, (
-            f"{path.name}: a parameter is written `name: type = value  # unit or meaning`; got {line}"
-        )
-        rows.append(match.groups())
-    return rows
 
 
 def text_of(path):
@@ -248,43 +235,12 @@ def test_every_page_is_in_the_table_of_the_first_page(path):
 # --- parameters ---------------------------------------------------------------------------------------
 
 
-def parameter_table():
-    """The table of book/running.md, made from the parameters cells and the profiles."""
-    given = {name: {job.name: job.given for job in plan(ROOT, name)} for name in ("quick", "book")}
-    rows = [
-        "| chapter | parameter | unit or meaning | smoke | quick | book |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-
-    def shown(value):
-        comma = "; " if isinstance(value, list) and any("," in str(item) for item in value) else ", "
-        text = comma.join(map(str, value)) or "none" if isinstance(value, list) else str(value)
-        return text if isinstance(value, (list, int, float, bool)) else f"`{text}`" if text else "empty"
-
-    for path in NOTEBOOKS:
-        for name, _, default, meaning in parameters(path):
-            larger = [shown(of[path.stem][name]) if name in of[path.stem] else "" for of in given.values()]
-            columns = [path.stem[:2], f"`{name}`", meaning, shown(ast.literal_eval(default)), *larger]
-            rows.append("| " + " | ".join(columns) + " |")
-    return "\n".join(rows)
-
-
-def test_the_table_of_parameters_is_that_of_notebooks_and_profiles():
-    found = re.search(
-        r"<!-- parameters: begin.*?-->\n(.*?)\n?<!-- parameters: end -->",
-        text_of(BOOK / "running.md"),
-        re.DOTALL,
-    )
-    assert found, (
-        "book/running.md must hold the table between <!-- parameters: begin --> and <!-- parameters: end -->"
-    )
-    assert found[1] == parameter_table(), f"book/running.md needs this table:\n{parameter_table()}"
-
-
 @each_notebook
 def test_every_parameter_has_the_type_of_its_default(path):
-    for name, kind, default, _ in parameters(path):
-        assert type(ast.literal_eval(default)).__name__ == kind, name
+    found = parameters(path)
+    assert found
+    for name, kind, default, _ in found:
+        assert type(default).__name__ == kind, name
 
 
 # --- the form of a chapter ----------------------------------------------------------------------------

@@ -68,6 +68,15 @@ def test_level_is_checked():
         wilson(1, 3, level=95)
     with pytest.raises(ValueError, match="level must lie between 0 and 1"):
         bootstrap_accuracy(frame_of([[1, 0]]), level=1)
+    with pytest.raises(TypeError, match="level must be a number; got '0.95', a str"):
+        paired(frame_of([[1, 0]]), frame_of([[1, 1]]), level="0.95")
+
+
+def test_shares_are_fine_and_other_numbers_are_refused():
+    frame = frame_of([[1, 1]])
+    assert bootstrap_accuracy(frame.assign(correct=[0.5, 1])).value == 0.75
+    with pytest.raises(ValueError, match="correct of frame must be True or False, or a share .*; got 7"):
+        bootstrap_accuracy(frame.assign(correct=[1, 7]))
 
 
 def test_one_seed_has_the_textbook_standard_error():

@@ -28,7 +28,7 @@ from pathlib import Path
 import pandas as pd
 
 from negdistill import PUBLIC
-from negdistill.bookmaking import other_tasks, reference, results
+from negdistill.bookmaking import other_tasks, parameters, reference, reproduction, results
 from negdistill.bookmaking.claims_page import plan_page
 from negdistill.bookmaking.damage import BESIDE
 from negdistill.bookmaking.documents import read_notebook
@@ -173,6 +173,8 @@ GENERATED: dict[str, Callable[[Path, Sequence[Execution]], str]] = {
     "results": result_tables,
     "answers": answers,
     "costs": cost_table,
+    "reproduced": reproduction.listing,
+    "parameters": parameters.listing,
     "other tasks": lambda root, runs: other_tasks.sections(root / "book" / "executed"),
     "plan": lambda root, runs: plan_page(root),
 }

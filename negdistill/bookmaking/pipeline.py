@@ -43,6 +43,7 @@ from negdistill.bookmaking.planning import (
     FORCED,
     Failure,
     Job,
+    apart,
     changes,
     inputs_of,
     plan,
@@ -124,6 +125,7 @@ def run(
     say: Callable[[str], None] = lambda line: None,
     jobs: int | None = None,
     terminal: TextIO | None = None,
+    aside: bool = False,
 ) -> None:
     """Run what is out of date among the notebooks that `only` selects, and among those that these need.
 
@@ -133,6 +135,7 @@ def run(
     jobs       notebooks at once, which share the cores; None: see `kernels_at_once`, and one with a large
                student at a time
     terminal   where a line for every notebook that runs is drawn; none where it is None
+    aside      in folders apart, see `planning.apart`
 
     Raises Failure where notebooks fail, once all those are done that need none of them. ValueError for an
     unknown profile, notebook or parameter. Waits while another process runs the profile. An interrupt ends
@@ -143,9 +146,10 @@ def run(
     wanted = set(selected)
     for job in reversed(planned):
         wanted |= set(job.needs) if job.name in wanted else set()
-    planned = [job for job in planned if job.name in wanted]
+    planned = [apart(root, profile, job) if aside else job for job in planned if job.name in wanted]
     at_once = kernels_at_once(profile, jobs)
-    with taking_turns(root / "_build" / profile, f"profile {profile} is", say):
+    build = root / "_build" / ("reproduced" if aside else "") / profile
+    with taking_turns(build, f"profile {profile} is", say):
         lines = Progress(say, terminal, seconds_before(root, profile, planned))
         in_turn = {job.name for job in planned if large(job)} if jobs is None else set()
         Run(root, profile, planned, selected if force else (), at_once, in_turn, lines).all()

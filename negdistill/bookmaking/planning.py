@@ -14,7 +14,7 @@ import ast
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -198,6 +198,15 @@ def plan(
         values, costs = {**defaults, **given[name]}, declared.get("work", {})
         jobs.append(Job(source, target, changed, values, tuple(needs), costs))
     return jobs
+
+
+def apart(root: Path, profile: str, job: Job) -> Job:
+    """The same notebook with folders of its own: what the profile has stays as it is."""
+    run_dir = {"run_dir": f"../_runs/reproduced/{profile}/{job.name}"} if job.run_dir else {}
+    target = root / "_build" / "reproduced" / profile / job.target.name
+    return replace(
+        job, target=target, given={**job.given, **run_dir}, parameters={**job.parameters, **run_dir}
+    )
 
 
 # --- what is up to date -------------------------------------------------------------------------------

@@ -26,13 +26,15 @@ def forest(rows: pd.DataFrame, margin: float) -> Figure:
     room = NAME * len(groups) + MARK * len(rows)
     height = room + AXIS + LEGEND * len(series) * (len(series) > 1)
     figure, axes = plt.subplots(layout="constrained", figsize=(3.8, height))
-    axes.axvspan(-100 * margin, 100 * margin, color=TEXT, alpha=0.15, linewidth=0)
-    axes.axvline(0, color=TEXT, linewidth=1)
+    axes.grid(visible=False)
     place = 0.0
     for label, part in groups:
         place += NAME
         at = axes.get_yaxis_transform()
         axes.text(0, place - 0.03, label, transform=at, fontsize=8, va="bottom", ha="left")
+        below = [place, place + MARK * len(part)]  # and not behind the name
+        axes.fill_betweenx(below, -100 * margin, 100 * margin, color=TEXT, alpha=0.15, linewidth=0)
+        axes.vlines(0, *below, color=TEXT, linewidth=1)
         for row in part.itertuples():
             place += MARK
             _mark(axes, row, place - 0.6 * MARK, series.index(row.series))
@@ -63,4 +65,5 @@ def _mark(axes: Axes, row: tuple, place: float, turn: int) -> None:
     fill = {"markerfacecolor": "none"} if row.small else {}
     axes.errorbar(100 * row.value, place, xerr=ends, **_look(turn), **fill)
     if pd.notna(row.published):
-        axes.plot(100 * row.published, place, marker="D", color=COLOURS[1], markersize=5, linestyle="none")
+        look = {"marker": "D", "color": COLOURS[1], "markersize": 8, "markerfacecolor": "none"}
+        axes.plot(100 * row.published, place, linestyle="none", **look)  # around a dot, where one lies there

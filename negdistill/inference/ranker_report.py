@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from negdistill.inference.ranker import Ranker, score
-from negdistill.stats import wilson
+from negdistill.stats import check_level, wilson
 from negdistill.training.dataset import TrainingSet
 
 # --- judge --------------------------------------------------------------------------------------------
@@ -37,9 +37,10 @@ def report(judged: pd.DataFrame, level: float = 0.95, resamples: int = 400, seed
     pairwise   the same among the rationales of one question, averaged over questions that have both
     A measure that nothing defines, as AUROC without wrong rationales, is missing (NaN).
 
-    ValueError for a frame without these columns or without rows.
+    ValueError for a frame without these columns or without rows, and for another score or level.
     """
     _require(judged)
+    check_level(level)
     codes, names = pd.factorize(judged["problem_id"])
     positive, values = judged["positive"].to_numpy(bool), judged["score"].to_numpy(float)
     within = np.full(len(names), np.nan)
@@ -102,3 +103,6 @@ def _require(judged: pd.DataFrame) -> None:
             "judged must be a frame with the columns problem_id, positive and score and at least one row; "
             f"got {len(judged)} rows of {', '.join(judged) or 'nothing'}"
         )
+    if not (there := judged["score"].between(0, 1)).all():
+        row = judged[~there].iloc[0]
+        raise ValueError(f"score must lie between 0 and 1; got {row.score} for {row.problem_id!r}")

@@ -85,7 +85,7 @@ def sequence_weights(log_probs: Sequence[float], lengths: Sequence[int] | None =
     log_probs  natural logarithms, (..., n)
     lengths    tokens of each, (..., n): the weight is then the geometric mean of the token probabilities
 
-    ValueError for lengths below 1 or of another shape, and for logarithms above 0 or not finite.
+    ValueError for lengths below 1 or of another shape, for logarithms above 0 or not finite, and for none.
     """
     logs = np.asarray(log_probs, dtype=float)
     if not (np.isfinite(logs) & (logs <= 0)).all():
@@ -114,6 +114,8 @@ def ratio_weights(
 
 
 def _normalised(logs: np.ndarray, lengths: Sequence[int] | None) -> np.ndarray:
+    if not logs.ndim or not logs.shape[-1]:
+        raise ValueError(f"log_probs must hold at least one candidate; got the shape {logs.shape}")
     if lengths is not None:
         counts = np.asarray(lengths)
         if counts.shape != logs.shape or not (counts >= 1).all():

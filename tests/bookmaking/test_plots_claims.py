@@ -55,3 +55,14 @@ def test_names_and_legend_stay_inside_of_the_figure(rows):
 def test_a_missing_column_is_named():
     with pytest.raises(ValueError, match="published"):
         forest(ROWS.drop(columns="published"), 0.02)
+
+
+def test_nothing_is_hidden_neither_names_by_lines_nor_a_dot_by_the_published_number():
+    figure = forest(ROWS.assign(published=ROWS["value"]), 0.02)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert all(mark[3].get_markerfacecolor() == "none" for mark in marks(axes) if mark[0] == "D")
+    drawn = [path.transformed(axes.transData) for one in axes.collections for path in one.get_paths()]
+    names = [text.get_window_extent() for text in axes.texts]
+    assert len(drawn) >= 2 * len(names)
+    assert not any(path.intersects_bbox(name) for path in drawn for name in names)

@@ -328,6 +328,9 @@ def test_bad_frames_are_refused(call):
         call(judged().head(0))
     with pytest.raises(ValueError, match="judged must be a frame .*; got 73 rows of problem_id, positive"):
         call(judged().drop(columns="score"))
+    for wrong in (float("nan"), 1.5):
+        with pytest.raises(ValueError, match=f"score must lie between 0 and 1; got {wrong} for "):
+            call(judged().assign(score=wrong))
 
 
 if __name__ == "__main__":  # what is killed above

@@ -211,6 +211,9 @@ def test_sequence_weights_by_hand():
     for wrong in ([0.1], [math.nan], [-math.inf]):
         with pytest.raises(ValueError, match="log_probs must be finite and at most 0"):
             sequence_weights(wrong)
+    for none in ([], [[], []], -1.0):
+        with pytest.raises(ValueError, match="log_probs must hold at least one candidate; got the shape"):
+            sequence_weights(none)
     for wrong in ([0, 1], [1]):
         with pytest.raises(ValueError, match="lengths must be at least 1"):
             sequence_weights([-1.0, -1.0], wrong)

@@ -1,0 +1,63 @@
+"""Every parameter of every notebook as tables of a page: what it means, and its value at each scale.
+
+parameters cells, `name: type = value  # unit or meaning`, and profiles  -->  a folded table per chapter
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from negdistill.bookmaking.documents import read_notebook
+from negdistill.bookmaking.planning import notebooks, plan, profiles
+from negdistill.bookmaking.provenance import Execution, code, table
+from negdistill.bookmaking.results import in_markdown
+
+LINE = re.compile(r"(\w+): (\w+) = (.+?)  [#] (.+)")
+SCALES = ("quick", "book")  # beside the notebooks' own defaults
+
+
+def parameters(path: Path) -> list[tuple[str, str, object, str]]:
+    """Name, type, default and meaning of each parameter of a notebook; ValueError where a line says less."""
+    cells = (cell for cell in read_notebook(path).cells if "parameters" in cell.metadata.get("tags", []))
+    rows = []
+    for line in (line for cell in cells for line in cell.source.splitlines()):
+        if not (found := LINE.fullmatch(line)):
+            raise ValueError(
+                f"a parameter of {path} is written `name: type = value  # unit or meaning`; got {line}"
+            )
+        name, kind, default, meaning = found.groups()
+        rows.append((name, kind, ast.literal_eval(default), meaning))
+    return rows
+
+
+def listing(root: Path, runs: Sequence[Execution]) -> str:
+    """A folded table for each chapter, in MyST."""
+    scales = [name for name in SCALES if name in profiles(root)]
+    given = {name: {job.name: job.given for job in plan(root, name)} for name in scales}
+    titles = {run.name: run.title for run in runs}
+    sections = []
+    for path in notebooks(root / "notebooks"):
+        rows = [
+            [
+                code(name),
+                in_markdown(meaning),
+                shown(default),
+                *(shown(of[path.stem][name]) if name in of[path.stem] else "" for of in given.values()),
+            ]
+            for name, _, default, meaning in parameters(path)
+        ]
+        head = f"{path.stem[:2]}: {titles.get(path.name, path.stem)}"
+        listed = table(["parameter", "unit or meaning", "smoke", *scales], rows)
+        sections.append(f"````{{dropdown}} {head}\n{listed}\n````")
+    return "\n\n".join(sections)
+
+
+def shown(value: object) -> str:
+    """A value as a cell of a table: a text as code, a list without brackets, and words for what is empty."""
+    if isinstance(value, list):
+        comma = "; " if any("," in str(item) for item in value) else ", "
+        return comma.join(map(in_markdown, value)) or "none"
+    return str(value) if not isinstance(value, str) else code(value) if value else "empty"
