@@ -14,7 +14,7 @@ import yaml
 
 from negdistill.bookmaking.claims import judge, predictions, too_wide
 from negdistill.bookmaking.claims_page import cards, claim_figures
-from negdistill.bookmaking.claims_plan import read_plan
+from negdistill.bookmaking.claims_plan import CHAPTERS, read_plan
 from negdistill.bookmaking.damage import is_run
 from negdistill.bookmaking.editions import editions
 from negdistill.bookmaking.evidence import (
@@ -193,6 +193,15 @@ def test_what_implements_an_equation_is_in_its_row_of_the_paper_map():
     for name, labels in equations_named().items():
         for label in labels:
             assert name.rpartition(".")[2] in rows[label][2], (name, label)
+    said: dict[str, set[str]] = {}
+    for name, labels in equations_named().items():
+        said.setdefault(name.rpartition(".")[2], set()).update(labels)
+    for label, row in rows.items():
+        for name in re.findall(r"\{py:obj\}`(?:~|[^`<]*<)?([\w.]+)", row[2]):
+            of_row = set(re.findall(r"\{eq\}`([\w-]+)`", row[1]))
+            assert said.get(name.rpartition(".")[2], set()) & of_row, (
+                f"{name} names no equation of {label}'s row"
+            )
 
 
 @cache
@@ -303,6 +312,11 @@ def test_the_page_of_claims_says_how_many_are_ours():
     ours = sum(claim.says.endswith("ours)") for claim in CLAIMS.claims)
     words = "no one two three four five six".split()
     assert f"we make {words[ours]} of our own" in text_of(BOOK / "claims.md")
+
+
+def test_a_plan_may_ask_every_chapter_that_keeps_predictions():
+    declared = [nbformat.read(path, as_version=4).metadata.get("negdistill", {}) for path in NOTEBOOKS]
+    assert {one["predictions"] for one in declared if "predictions" in one} == set(CHAPTERS)
 
 
 def test_a_deciding_interval_is_as_narrow_as_the_plan_says_or_the_plan_says_why():

@@ -5,7 +5,7 @@
 
 A module that only draws is not among those modules: a figure changes no result.
 
-`negdistill.pipeline` says what a notebook has to look like and where its results go.
+`bookmaking.pipeline` says what a notebook has to look like and where its results go.
 """
 
 from __future__ import annotations
