@@ -10,7 +10,11 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+import torch
 import yaml
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from negdistill.bookmaking.claims import judge, predictions, too_wide
 from negdistill.bookmaking.claims_page import cards, claim_figures
@@ -359,6 +363,24 @@ def test_the_committed_adapters_are_whole_small_and_of_the_rows_that_try_shows()
             *(wanted["steps"], wanted["batch_size"], wanted["changes"]["lr"]),
         )
         assert f"{one.trainable_parameters:,}" in (folder / "README.md").read_text("utf-8")
+
+
+def test_stock_peft_takes_the_committed_adapters_to_the_last_weight():
+    """On the architecture of their base with a vocabulary of eight: the adapters touch neither end of it."""
+    config = LlamaConfig(
+        vocab_size=8, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+        num_key_value_heads=3, bos_token_id=1, eos_token_id=2, pad_token_id=2, dtype=torch.bfloat16,
+    )  # fmt: skip
+    base = AutoModelForCausalLM.from_config(config)
+    folders = sorted((BOOK / "artifacts" / "smollm2-135m").rglob("adapter_config.json"))
+    assert len(folders) == 5  # three plain rows, and both branches of NAT
+    for path in folders:
+        model = PeftModel.from_pretrained(base, path.parent)
+        weights = load_file(path.with_name("adapter_model.safetensors"))
+        found = get_peft_model_state_dict(model, save_embedding_layers=False)
+        assert found.keys() == weights.keys() and len(weights) >= 4 * 30 // 2
+        assert all(torch.equal(found[name].to(one.dtype), one) for name, one in weights.items())
+        base = model.unload()
 
 
 def test_predictions_are_those_of_the_executed_chapters_and_small():
