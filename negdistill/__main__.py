@@ -91,6 +91,7 @@ def refresh(options: argparse.Namespace) -> None:
     from negdistill.bookmaking import evidence, pages, planning
 
     root = planning.find_root()
+    say("judging the claims and drawing what shows them")  # takes seconds
     for path in (pages.refresh_costs(root), *evidence.refresh(root)):
         say(f"written: {path.relative_to(root)}")
 
@@ -158,6 +159,7 @@ def add_export_parser(commands: argparse._SubParsersAction) -> None:
 def try_(options: argparse.Namespace) -> None:
     from negdistill.runs.surroundings import QUIET, environment
 
+    say(f"loading {options.student}")  # takes seconds, torch alone does
     with environment(QUIET):  # read when transformers is imported
         from negdistill.inference.side_by_side import fits_in, side_by_side
         from negdistill.method.low_precision import fast_dtype
@@ -170,7 +172,6 @@ def try_(options: argparse.Namespace) -> None:
 
         options.fits = find_root() / "book" / "artifacts" / name
     found = fits_in(options.fits)
-    say(f"loading {options.student}")  # takes seconds
     dtype = None if options.student == "embedded" else fast_dtype()
     student = load_student(options.student, dtype=dtype)
     try:
@@ -243,8 +244,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     130: interrupted at the keyboard.
     """
-    options = parser().parse_args(arguments)
     try:
+        options = parser().parse_args(arguments)
         return options.func(options) or 0
     except BrokenPipeError:  # whoever read has read enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -136,6 +136,14 @@ def verdict(difference: Difference, sign: int = 1) -> str:
     return VERDICTS[2] if -MARGIN <= low and high <= MARGIN else VERDICTS[3]
 
 
+def holm(p: pd.Series) -> pd.Series:
+    """Holm's correction of p-values; missing ones stay missing and do not count."""
+    ordered = p.dropna().sort_values()
+    factors = np.arange(len(ordered), 0, -1)
+    corrected = np.minimum(1, np.maximum.accumulate(ordered.to_numpy() * factors))
+    return pd.Series(corrected, ordered.index).reindex(p.index)
+
+
 def overlap(
     frame_a: pd.DataFrame,
     frame_b: pd.DataFrame,

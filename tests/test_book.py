@@ -10,11 +10,15 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+import torch
 import yaml
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from negdistill.bookmaking.claims import judge, predictions, too_wide
 from negdistill.bookmaking.claims_page import cards, claim_figures
-from negdistill.bookmaking.claims_plan import read_plan
+from negdistill.bookmaking.claims_plan import CHAPTERS, read_plan
 from negdistill.bookmaking.damage import is_run
 from negdistill.bookmaking.editions import editions
 from negdistill.bookmaking.evidence import (
@@ -193,6 +197,15 @@ def test_what_implements_an_equation_is_in_its_row_of_the_paper_map():
     for name, labels in equations_named().items():
         for label in labels:
             assert name.rpartition(".")[2] in rows[label][2], (name, label)
+    said: dict[str, set[str]] = {}
+    for name, labels in equations_named().items():
+        said.setdefault(name.rpartition(".")[2], set()).update(labels)
+    for label, row in rows.items():
+        for name in re.findall(r"\{py:obj\}`(?:~|[^`<]*<)?([\w.]+)", row[2]):
+            of_row = set(re.findall(r"\{eq\}`([\w-]+)`", row[1]))
+            assert said.get(name.rpartition(".")[2], set()) & of_row, (
+                f"{name} names no equation of {label}'s row"
+            )
 
 
 @cache
@@ -305,6 +318,11 @@ def test_the_page_of_claims_says_how_many_are_ours():
     assert f"we make {words[ours]} of our own" in text_of(BOOK / "claims.md")
 
 
+def test_a_plan_may_ask_every_chapter_that_keeps_predictions():
+    declared = [nbformat.read(path, as_version=4).metadata.get("negdistill", {}) for path in NOTEBOOKS]
+    assert {one["predictions"] for one in declared if "predictions" in one} == set(CHAPTERS)
+
+
 def test_a_deciding_interval_is_as_narrow_as_the_plan_says_or_the_plan_says_why():
     wide = too_wide(judge(EXECUTED, CLAIMS), CLAIMS)
     assert wide.empty, wide[["claim", "label", "low", "high"]].to_string()
@@ -345,6 +363,24 @@ def test_the_committed_adapters_are_whole_small_and_of_the_rows_that_try_shows()
             *(wanted["steps"], wanted["batch_size"], wanted["changes"]["lr"]),
         )
         assert f"{one.trainable_parameters:,}" in (folder / "README.md").read_text("utf-8")
+
+
+def test_stock_peft_takes_the_committed_adapters_to_the_last_weight():
+    """On the architecture of their base with a vocabulary of eight: the adapters touch neither end of it."""
+    config = LlamaConfig(
+        vocab_size=8, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+        num_key_value_heads=3, bos_token_id=1, eos_token_id=2, pad_token_id=2, dtype=torch.bfloat16,
+    )  # fmt: skip
+    base = AutoModelForCausalLM.from_config(config)
+    folders = sorted((BOOK / "artifacts" / "smollm2-135m").rglob("adapter_config.json"))
+    assert len(folders) == 5  # three plain rows, and both branches of NAT
+    for path in folders:
+        model = PeftModel.from_pretrained(base, path.parent)
+        weights = load_file(path.with_name("adapter_model.safetensors"))
+        found = get_peft_model_state_dict(model, save_embedding_layers=False)
+        assert found.keys() == weights.keys() and len(weights) >= 4 * 30 // 2
+        assert all(torch.equal(found[name].to(one.dtype), one) for name, one in weights.items())
+        base = model.unload()
 
 
 def test_predictions_are_those_of_the_executed_chapters_and_small():

@@ -28,7 +28,7 @@ SOURCES = notebooks(ROOT / "notebooks")
 EXECUTED = notebooks(ROOT / "book" / "executed")
 PACKAGE = {
     node.name
-    for path in (ROOT / "negdistill").glob("*.py")
+    for path in (ROOT / "negdistill").rglob("*.py")
     for node in ast.parse(path.read_text("utf-8")).body
     if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"
 }

@@ -12,6 +12,7 @@ from negdistill.stats import (
     Difference,
     Interval,
     bootstrap_accuracy,
+    holm,
     overlap,
     paired,
     verdict,
@@ -295,3 +296,10 @@ def test_an_interval_that_ends_at_zero_ends_there(monkeypatch):
     one, other = np.random.default_rng(0).random((2, 3, 7)) < 0.6
     found = paired(frame_of(one), frame_of(other))
     assert found.low == 0 < found.high and found.p > 0.05 and stats.verdict(found) == "undecided"
+
+
+def test_holm_by_hand():
+    found = holm(pd.Series([0.01, None, 0.04, 0.03], dtype=float))
+    assert found.tolist()[0] == pytest.approx(0.03) and pd.isna(found[1])
+    assert found[3] == pytest.approx(0.06) and found[2] == pytest.approx(0.06)
+    assert holm(pd.Series([0.6, 0.9])).max() == 1

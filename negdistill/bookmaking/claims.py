@@ -22,12 +22,13 @@ from negdistill.bookmaking.agreement import kappa, kappa_difference, kappa_share
 from negdistill.bookmaking.claims_plan import REAL, SAME_ACCURACY, Comparison, Plan
 from negdistill.bookmaking.tables import with_shifted
 from negdistill.runs.digests import digest_file
-from negdistill.stats import VERDICTS, Difference, bootstrap_accuracy, overlap, paired, verdict
+from negdistill.stats import VERDICTS, Difference, bootstrap_accuracy, holm, overlap, paired, verdict
 from negdistill.training.method_table import COT, NEGATIVE
 
 PREDICTIONS = "predictions.parquet"
 AGAIN = "CoT KD, again"
 NOT_RUN, NOT_ASKED, SMALL = "not run yet", "not asked here", "smaller run"
+NOT_PLANNED = "not planned"  # with this student
 MIXED = "mixed"  # decided throughout, though not alike
 DECIDES = ("decides", "real")  # roles of what decides, with the embedded and with the real student
 COLUMNS = ["claim", "role", "label", "state", "value", "low", "high", "p", "sign", "baseline", "wider"]
@@ -144,11 +145,11 @@ def _judged(folder: str | Path, plan: Plan, of: Comparison) -> dict[str, object]
     return row | paired(one, other)._asdict() | {"state": state, "baseline": baseline.value}
 
 
-def _overlaps(folder: str | Path, chapter: str, state: str) -> Iterator[dict[str, object]]:
+def _overlaps(folder: str | Path, chapter: str, wider: str, state: str) -> Iterator[dict[str, object]]:
     """Rows of a claim on overlap: students of positives and of negatives that solve equally many questions,
     beside two students of positives that do."""
     label = "100 kappa: with negatives − with positives"
-    decides = {"role": "decides", "label": label, "sign": -1, "state": NOT_RUN}
+    decides = {"role": "decides", "label": label, "sign": -1, "state": NOT_RUN, "wider": wider}
     where = {"budget": SAME_ACCURACY}
     methods = (COT, NEGATIVE, AGAIN)
     if not is_there(folder, Comparison("", chapter, where, methods[:1], methods[1:])):
@@ -189,7 +190,7 @@ def judge(folder: str | Path, plan: Plan) -> pd.DataFrame:
     rows = []
     for claim in plan.claims:
         size = SMALL if claim.overlap in plan.waiting else ""
-        found = list(_overlaps(folder, claim.overlap, size)) if claim.overlap else []
+        found = list(_overlaps(folder, claim.overlap, claim.wider, size)) if claim.overlap else []
         groups = {"decides": claim.decided_by, "control": claim.controls, "real": claim.real}
         for role, several in groups.items():
             found += [{"role": role, **_judged(folder, plan, of)} for of in several]
@@ -200,24 +201,19 @@ def judge(folder: str | Path, plan: Plan) -> pd.DataFrame:
     return frame.assign(holm=corrected[0].fillna(corrected[1]))
 
 
-def holm(p: pd.Series) -> pd.Series:
-    """Holm's correction of p-values; missing ones stay missing and do not count."""
-    ordered = p.dropna().sort_values()
-    factors = np.arange(len(ordered), 0, -1)
-    corrected = np.minimum(1, np.maximum.accumulate(ordered.to_numpy() * factors))
-    return pd.Series(corrected, ordered.index).reindex(p.index)
-
-
 def claim_verdict(rows: pd.DataFrame, role: str = "decides") -> str:
-    """One of stats.VERDICTS, MIXED, NOT_ASKED or NOT_RUN, from the rows that decide a claim.
+    """One of stats.VERDICTS, MIXED, NOT_ASKED, NOT_PLANNED or NOT_RUN, from the rows that decide a claim.
 
     role  "decides", or "real" for the verdict with the real student
 
-    NOT_RUN where one of them is missing or small, NOT_ASKED where none of the others could be asked; opposite
-    where anything that was asked is; else undecided where anything is, what all of it is, or MIXED.
+    NOT_PLANNED where there are none, NOT_RUN where one of them is missing or small, NOT_ASKED where none of
+    the others could be asked; opposite where anything that was asked is; else undecided where anything is,
+    what all of it is, or MIXED.
     """
     decides = rows[rows["role"] == role]
-    if decides["state"].isin([NOT_RUN, SMALL]).any() or decides.empty:
+    if decides.empty:
+        return NOT_PLANNED
+    if decides["state"].isin([NOT_RUN, SMALL]).any():
         return NOT_RUN
     found = {verdict(row, row.sign) for row in decides[decides["state"] == ""].itertuples()}
     if not found:
@@ -230,7 +226,7 @@ def claim_verdict(rows: pd.DataFrame, role: str = "decides") -> str:
 
 def too_wide(judged: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """Rows that decide a claim with an interval wider than the plan allows, and no reason in it."""
-    asked = judged[(judged["state"] == "") & judged["baseline"].notna()]
+    asked = judged[(judged["state"] == "") & judged["role"].isin(DECIDES)]
     limits = dict(zip(DECIDES, (plan.half_width, plan.real_half_width), strict=True))
     most = asked["role"].map(limits).astype(float)
     half = (asked["high"] - asked["low"]) / 2

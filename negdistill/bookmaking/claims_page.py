@@ -138,13 +138,12 @@ def card(claim: Claim, rows: pd.DataFrame, has_figure: bool, edition: Edition = 
     """A claim in MyST: its sentence, verdicts, figure, the published numbers, its controls, all numbers."""
     say, number = edition.say, claim.number
     kinds = zip(("embedded: {}", "real: {}"), DECIDES, strict=True)
-    asked = [(kind, role) for kind, role in kinds if role == DECIDES[0] or (rows["role"] == role).any()]
     alt = "Differences that decide claim {}, with 95 % intervals; the table below has the numbers."
     place, up = (f"claim-{edition.folder}", "../") if edition.folder else ("claim", "")
     figure = f":::{{figure}} {up}_static/claim_{number:02}.png\n:figclass: plot claim\n"
     parts = [
         f"({place}-{number})=\n### {number}. {say(claim.says)}",
-        " ".join(_badge(kind, claim_verdict(rows, role), edition) for kind, role in asked),
+        " ".join(_badge(kind, claim_verdict(rows, role), edition) for kind, role in kinds),
         *([f"{figure}:alt: {say(alt).format(number)}\n:::"] if has_figure else []),
         say("**Published:** {}.").format(published(claim, edition)),
         say("**Controls:** {}").format(controls_say(rows, edition)),

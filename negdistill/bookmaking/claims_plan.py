@@ -16,7 +16,7 @@ from negdistill.checks import check_choice
 TEACHERS = {"weak": "GPT-3.5", "strong": "GPT-4"}  # of the embedded benchmark, and whose level they have
 REAL = "real"  # the chapter with the real student
 METHODS = "methods"  # the chapter with two teachers and several budgets
-CHAPTERS = ("negative", METHODS, "nce", "votes", "shifted", "ablations", "rivals", REAL)
+CHAPTERS = ("negative", "nat", METHODS, "nce", "votes", "shifted", "ablations", "rivals", REAL, "when")
 SAME_ACCURACY = "equal accuracy"  # the budget at which two students are asked what they have in common
 KEYS = ("chapter", "teachers", "budget", "set", "variant", "students", "one", "other", "sign", "wider")
 
@@ -44,6 +44,7 @@ class Claim(NamedTuple):
 
     published   pairs of methods whose difference the paper's Table 2 prints, and what else it says
     overlap     chapter whose overlap of solved sets decides it, "" for none
+    wider       why the interval of that may be wider than the limit
     real        what decides it for the real student
     """
 
@@ -52,6 +53,7 @@ class Claim(NamedTuple):
     differences: tuple[tuple[str, str], ...]
     published: str
     overlap: str
+    wider: str
     decided_by: tuple[Comparison, ...]
     controls: tuple[Comparison, ...]
     real: tuple[Comparison, ...]
@@ -137,6 +139,7 @@ def _plan(said: Mapping[str, Any], path: str | Path) -> Plan:
                 tuple(map(tuple, published.get("differences", ()))),
                 published.get("says", ""),
                 overlap.get("chapter", ""),
+                overlap.get("wider", ""),
                 _all(one.get("decided_by", ()), where),
                 _all(one.get("controls", ()), where),
                 _all(one.get("real", ()), where),

@@ -1,6 +1,7 @@
 """Named files: what the parameters of a notebook point at, so that a run is made again where it changed.
 
 task="../mine.jsonl"  student="../student"  grading="module:function"     --contents-->  a digest by parameter
+task="math"  teacher="tdg-gpt-4"     what lies in the data folder counts, too
 """
 
 from __future__ import annotations
@@ -9,7 +10,13 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from negdistill.data.folders import data_folder
+from negdistill.data.released import TDG
+from negdistill.data.sources import PROBLEM_SETS
 from negdistill.runs.digests import digest_file, digest_json
+
+GENERATED = "arithmetic"  # the task that needs no data
+RELEASED = {*PROBLEM_SETS, *TDG} - {GENERATED}
 
 
 def named_files(folder: Path, parameters: Mapping[str, object]) -> dict[str, str]:
@@ -19,11 +26,29 @@ def named_files(folder: Path, parameters: Mapping[str, object]) -> dict[str, str
     """
     found = {}
     for parameter, value in parameters.items():
-        texts = value if isinstance(value, list) else [value]
-        there = [path for text in texts if isinstance(text, str) for path in _named(folder, text)]
+        there = [path for text in _texts(value) for path in _named(folder, text)]
         if there:
             found[parameter] = digest_json([_state(path) for path in there])
     return found
+
+
+def reads_data(parameters: Mapping[str, object]) -> bool:
+    """Whether a notebook reads the data folder: its task is no generated one, or it names a released set."""
+    named = {text for value in parameters.values() for text in _texts(value)}
+    return parameters.get("task", GENERATED) != GENERATED or not RELEASED.isdisjoint(named)
+
+
+def data_at_hand() -> list[list]:
+    """Names and sizes of what lies in the data folder: all scales but smoke use what is there."""
+    folder = data_folder()
+    paths = sorted(path for path in folder.glob("*/*") if path.name[0] != ".")
+    sizes = (path.stat().st_size if path.is_file() else 0 for path in paths)
+    return [[path.relative_to(folder).as_posix(), size] for path, size in zip(paths, sizes, strict=True)]
+
+
+def _texts(value: object) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [one for one in values if isinstance(one, str)]
 
 
 def _named(folder: Path, text: str) -> Iterator[Path]:

@@ -44,8 +44,8 @@ def listing(root: Path, runs: Sequence[Execution]) -> str:
             [
                 code(name),
                 in_markdown(meaning),
-                shown(default),
-                *(shown(of[path.stem][name]) if name in of[path.stem] else "" for of in given.values()),
+                in_cell(default),
+                *(in_cell(of[path.stem][name]) if name in of[path.stem] else "" for of in given.values()),
             ]
             for name, _, default, meaning in parameters(path)
         ]
@@ -55,7 +55,7 @@ def listing(root: Path, runs: Sequence[Execution]) -> str:
     return "\n\n".join(sections)
 
 
-def shown(value: object) -> str:
+def in_cell(value: object) -> str:
     """A value as a cell of a table: a text as code, a list without brackets, and words for what is empty."""
     if isinstance(value, list):
         comma = "; " if any("," in str(item) for item in value) else ", "

@@ -5,7 +5,7 @@
 
 A module that only draws is not among those modules: a figure changes no result.
 
-`negdistill.pipeline` says what a notebook has to look like and where its results go.
+`bookmaking.pipeline` says what a notebook has to look like and where its results go.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from nbformat import NotebookNode
 
 from negdistill.bookmaking.damage import MISSING, damage, is_run, present
 from negdistill.bookmaking.documents import python, read_notebook, read_yaml
-from negdistill.bookmaking.named_files import named_files
+from negdistill.bookmaking.named_files import data_at_hand, named_files, reads_data
 from negdistill.bookmaking.pins import digest_pins
 from negdistill.checks import check_choice
-from negdistill.data.folders import data_folder
 from negdistill.data.tasks import check_grading
 from negdistill.runs.digests import PACKAGE, digest_code, digest_json, digest_tree, imported
 from negdistill.runs.folder import Manifest
@@ -218,17 +217,13 @@ def digest_cells(notebook: NotebookNode) -> str:
     return digest_json(code)
 
 
-def data_at_hand() -> list[list]:
-    """Names and sizes of what lies in the data folder: all scales but smoke use what is there."""
-    folder = data_folder()
-    paths = sorted(path for path in folder.glob("*/*") if path.name[0] != ".")
-    sizes = (path.stat().st_size if path.is_file() else 0 for path in paths)
-    return [[path.relative_to(folder).as_posix(), size] for path, size in zip(paths, sizes, strict=True)]
-
-
 def shared_inputs(root: Path, profile: str) -> dict[str, str]:
-    """Digests of what every notebook depends on."""
-    files = {name: digest for name, digest in digest_tree(root / PACKAGE).items() if not name.endswith(".py")}
+    """Digests of what every notebook depends on, and of the data that some do."""
+    files = {
+        name: digest
+        for name, digest in digest_tree(root / PACKAGE).items()
+        if not name.endswith(".py") and not name.startswith("bookmaking/")  # templates of pages
+    }
     return {
         "files": digest_json(files),
         "constraints": digest_pins(root / "constraints.txt"),
@@ -257,7 +252,8 @@ def inputs_of(job: Job, shared: Mapping[str, str], done: Mapping[str, Manifest |
     )
     named = {key: value for key, value in job.parameters.items() if key != "run_dir"}
     own = {f"file of {name}": digest for name, digest in named_files(job.source.parent, named).items()}
-    return {"notebook": digest_cells(source), "package": package, **own, **shared, **results}
+    given = {name: digest for name, digest in shared.items() if name != "data" or reads_data(job.parameters)}
+    return {"notebook": digest_cells(source), "package": package, **own, **given, **results}
 
 
 def changes(job: Job, inputs: Mapping[str, str]) -> list[str]:
@@ -269,7 +265,8 @@ def changes(job: Job, inputs: Mapping[str, str]) -> list[str]:
     if made is None:
         return ["never run"]
     wrong = damage(read_notebook(job.target), job.target, job.run_dir, made)
-    names = {name for name in inputs.keys() | made.inputs.keys() if inputs.get(name) != made.inputs.get(name)}
+    before = {name: value for name, value in made.inputs.items() if name in inputs or name != "data"}
+    names = {name for name in inputs.keys() | before.keys() if inputs.get(name) != before.get(name)}
     if digest_json(job.parameters) != digest_json(made.parameters):
         names.add("parameters")
     return [f"{name} changed" for name in sorted(names)] + [one for one in wrong if one != MISSING]

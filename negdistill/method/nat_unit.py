@@ -287,7 +287,7 @@ class DualLinear(nn.Module):
         return made
 
     def integrate(self, x: Tensor, y: Tensor) -> Tensor:
-        """The nat view: W0 x plus what the unit reads off both branches."""
+        """The nat view, eq-nat: W0 x plus what the unit reads off both branches."""
         drops = self.training and self.share < 2**16
         kept = keep_mask(x.shape, self.share, x.device) if drops else None
         with torch.autocast(x.device.type, enabled=False):

@@ -20,7 +20,7 @@ BETA_MODES = ("paper", "none", "mean", "shuffled", "inverse")
 def kd_weights(beta: Tensor, mode: str = "paper", seed: int = 0) -> Tensor:
     """Weight of the distillation term for each rationale: beta (n,) -> (n,), at least 0.
 
-    paper     0.5 + beta
+    paper     0.5 + beta, as in eq-nce
     none      1, distillation without calibration
     mean      0.5 + the mean of beta: the same mean without calibration
     shuffled  0.5 + the beta of another rationale, drawn with `seed`

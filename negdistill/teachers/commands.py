@@ -39,13 +39,14 @@ def add_ask_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def _ask(options: argparse.Namespace) -> int:
-    from negdistill.data.tasks import load_task  # torch is imported here, not for every --help
+    from negdistill.data.tasks import load_task
     from negdistill.teachers import generate as teachers
 
     problems = asked(load_task(options.task), options)
     if options.local:
         from negdistill.runs.surroundings import QUIET, environment
 
+        say(f"loading {options.model}")  # takes seconds, torch alone does
         with environment(QUIET):  # read when transformers is imported
             import negdistill.inference.sample  # noqa: F401
         teacher = teachers.LocalTeacher(options.model, max_tokens=options.max_tokens, shots=options.shots)

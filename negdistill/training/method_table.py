@@ -3,10 +3,10 @@
     row          trains on                        forward at test time
     Few-shot     -                                W0, worked examples before the question
     plain rows   solutions, positives or both     W0 + s B A                             (PEFT LoRA)
-    NAT rows     positives                        the unit over pos and neg branch       (negdistill.nat)
-    KD, NCE      positives and p_nat              W0 + s B A, taught by the frozen NAT   (negdistill.nce)
+    NAT rows     positives                        the unit over pos and neg branch       (method.nat)
+    KD, NCE      positives and p_nat              W0 + s B A, taught by the frozen NAT   (method.nce)
     Merge        -                                W0 + 1.5 dW(CoT KD) - 0.5 dW(Negative adapter)
-    rivals       what else is done with wrong answers, most of it after CoT KD    (negdistill.method.rivals)
+    rivals       what else is done with wrong answers, most of it after CoT KD    (method.rivals)
 
 A row may use adapters of other rows: NAT needs the negative adapter, KD and NCE need NAT. A row of your own
 is a `Method` in a module of your own, and its name is "module:Name" wherever a row is named.

@@ -105,9 +105,11 @@ def load_student(
 ) -> Student:
     """Load a causal language model for inference or training.
 
-    name    "embedded", a folder, or a hub id, owner/name; safetensors weights only, and no code from the
-            folder or repository runs. Where the hub does not answer, what was loaded from it before is taken
-    dtype   of torch, or the name of one in DTYPES; by default bfloat16 on CUDA and float32 elsewhere
+    name    "embedded", a student of `student list` that was fetched, such as "smollm2-135m", a GGUF file,
+            a folder, or a hub id, owner/name; safetensors weights only, and no code from the folder or
+            repository runs. Where the hub does not answer, what was loaded from it before is taken
+    dtype   of torch, or the name of one in DTYPES; by default bfloat16 on CUDA and float32 elsewhere, so that
+            two processors say the same. `low_precision.fast_dtype()` is what is fast here
     device  by default CUDA when there is one, the process's own of several, else the CPU
     quantize  "8bit" (LLM.int8) or "4bit" (NF4): what bitsandbytes keeps the projections in. LoRA and NAT
               train on top in full precision. Such a base is another model, with other answers
@@ -201,9 +203,11 @@ def _checked(name: str | Path) -> str:
     if text and Path(text).is_dir() or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text):
         return text
     here = [path.parent.name for path in Path().glob("*/config.json")]
-    near = get_close_matches(text, ["embedded", *here], 1)
+    named = ["embedded", *student_files.STUDENTS]
+    near = get_close_matches(text, [*named, *here], 1)
     raise ValueError(
-        'name must be "embedded", a folder or a hub id, owner/name, of a causal language model; '
+        f"name must be {', '.join(map(repr, named))}, a GGUF file, a folder or a hub id, owner/name, of a "
+        "causal language model; "
         f"got {text!r}, which is no folder" + (f'; did you mean "{near[0]}"?' if near else "")
     )
 
@@ -240,7 +244,7 @@ def _load(name: str, dtype: torch.dtype | None, device: torch.device, quantize: 
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            'name must be "embedded", a folder or a hub id of a causal language model with safetensors '
+            "name must be 'embedded', a folder or a hub id of a causal language model with safetensors "
             f"weights and a tokenizer; got {name!r}: {reason}"
         ) from error
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:

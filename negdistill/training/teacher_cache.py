@@ -134,7 +134,7 @@ def teacher_cache(
     batch_size: int = 32,
     progress: bool = True,
 ) -> TeacherCache:
-    """The teachers' numbers for these rows, from the folder or computed into it.
+    """The teachers' numbers for these rows, eq-beta among them, from the folder or computed into it.
 
     Several processes that were started together share the files that are left to make; each has to call, with
     the same arguments. Another run that makes them is waited for.

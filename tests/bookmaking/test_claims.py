@@ -9,18 +9,18 @@ import pytest
 from negdistill.bookmaking.claims import (
     MIXED,
     NOT_ASKED,
+    NOT_PLANNED,
     NOT_RUN,
     SMALL,
     claim_verdict,
     compare,
-    holm,
     judge,
     predictions,
     select,
     too_wide,
 )
 from negdistill.bookmaking.claims_plan import TEACHERS, Comparison, read_plan
-from negdistill.stats import VERDICTS, overlap
+from negdistill.stats import VERDICTS, holm, overlap
 from negdistill.training.method_table import METHODS
 
 PLAN = read_plan(Path(__file__).parents[2] / "book" / "plan.yml")._replace(waiting={}, floor=0.0)
@@ -153,14 +153,7 @@ def test_verdicts_by_hand():
         assert claim_verdict(found) == NOT_RUN
     asked, unasked = rows_with((0.01, 0.2)), rows_with((-0.2, -0.1), state=NOT_ASKED)
     assert claim_verdict(unasked) == NOT_ASKED and claim_verdict(pd.concat([asked, unasked])) == holds
-    assert claim_verdict(asked, "real") == NOT_RUN
-
-
-def test_holm_by_hand():
-    found = holm(pd.Series([0.01, None, 0.04, 0.03], dtype=float))
-    assert found.tolist()[0] == pytest.approx(0.03) and pd.isna(found[1])
-    assert found[3] == pytest.approx(0.06) and found[2] == pytest.approx(0.06)
-    assert holm(pd.Series([0.6, 0.9])).max() == 1
+    assert claim_verdict(asked, "real") == NOT_PLANNED
 
 
 def test_only_what_decides_and_was_asked_is_corrected(judged):
@@ -204,9 +197,11 @@ def test_a_wide_interval_needs_a_reason(judged):
     wide = too_wide(judged, PLAN)
     half = (judged["high"] - judged["low"]) / 2
     limits = judged["role"].map({"decides": PLAN.half_width, "real": PLAN.real_half_width})
-    expected = judged[judged["baseline"].notna() & (half > limits) & (judged["wider"] == "")]
+    expected = judged[(half > limits) & (judged["wider"] == "")]
     assert set(wide["label"]) == set(expected["label"]) and set(expected["role"]) == {"decides", "real"}
     assert too_wide(judged.assign(wider="few seeds"), PLAN).empty
+    overlap_alone = too_wide(judged.assign(wider=""), PLAN._replace(half_width=1e-6))
+    assert (overlap_alone["claim"] == 1).any(), "what has no baseline has a width too"
     assert too_wide(judged, PLAN._replace(half_width=1, real_half_width=1)).empty
 
 

@@ -117,7 +117,7 @@ def test_parameters_reach_the_notebook_and_artefacts_the_next(ran):
 
 def test_the_executed_notebook_carries_its_provenance(ran):
     made = Manifest.from_dict(executed(ran, "00_one").metadata["negdistill"]["manifest"])
-    assert set(made.inputs) == {"notebook", "package", "files", "constraints", "data"}
+    assert set(made.inputs) == {"notebook", "package", "files", "constraints"}
     assert made.parameters == {"n": 5, "seed": 0, "run_dir": "../_runs/quick/00_one"}
     assert made.seed == 0 and set(made.artifacts) == {"numbers.txt"}
     assert 0 < made.seconds < 120 and made.machine["cores"] >= 1 and "torch" in made.versions
@@ -199,13 +199,22 @@ def test_what_a_notebook_depends_on(root, change, why):
     assert states(root)["01_two"] in ("00_one out of date", "00_one changed", why)
 
 
-def test_new_data_counts_at_quick_scale_only(root, monkeypatch):
-    assert runs(root, "smoke") == BOTH
+def test_new_data_counts_where_a_notebook_reads_data_and_not_at_smoke_scale(root, monkeypatch):
+    """Kind: a key that holds more than a result depends on."""
+    edit(root / "notebooks" / "01_two.ipynb", 1, "task = 'svamp'\nrun_dir = '../_runs/smoke/01_two'")
+    assert runs(root) == ["01_two"] and runs(root, "smoke") == BOTH
     (root / "data" / "SVAMP").mkdir(parents=True)
     (root / "data" / "SVAMP" / "SVAMP.json").write_text("[]")
     monkeypatch.setenv("NEGDISTILL_DATA", str(root / "data"))
-    assert states(root)["00_one"] == "data changed"
+    assert states(root) == {"00_one": "", "01_two": "data changed"}
     assert runs(root, "smoke") == []
+
+
+def test_a_template_of_the_pages_changes_no_result_and_a_student_does(root):
+    for name in ("bookmaking/pdf.typ", "data/weights.bin"):
+        (root / "negdistill" / name).parent.mkdir(exist_ok=True)
+        (root / "negdistill" / name).write_text("x")
+        assert states(root)["00_one"] == ("files changed" if name.startswith("data") else "")
 
 
 def test_a_notebook_sees_the_folders_that_the_command_saw(root, monkeypatch):

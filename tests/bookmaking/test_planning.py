@@ -8,8 +8,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from negdistill.bookmaking.documents import write_notebook
+from negdistill.bookmaking.named_files import data_at_hand, reads_data
 from negdistill.bookmaking.planning import (
-    data_at_hand,
     digest_cells,
     find_root,
     inputs_of,
@@ -193,6 +193,20 @@ def test_a_cell_that_is_half_typed_is_quoted_with_its_notebook(root, cell, line)
     with pytest.raises(ValueError, match=f"01_two.ipynb has a line that is no Python: '{re.escape(line)}'"):
         for job in plan(root, "smoke"):
             inputs_of(job, {}, {"00_one": None})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reads"),
+    [
+        ({"task": "arithmetic", "changes": {"lr": 1}, "seeds": [0]}, False),
+        ({}, False),
+        ({"task": "math"}, True),
+        ({"task": "../mine.jsonl"}, True),
+        ({"real_teachers": ["tdg-gpt-4"]}, True),
+    ],
+)
+def test_who_reads_the_data_folder(parameters, reads):
+    assert reads_data(parameters) == reads
 
 
 def test_a_link_to_nothing_among_the_data_has_no_size(tmp_path, monkeypatch):

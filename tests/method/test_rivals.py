@@ -103,6 +103,16 @@ def test_glow_without_history_is_the_plain_mean_and_stays_in_range():
     assert found.tolist() == pytest.approx(by_hand) and not found.requires_grad
 
 
+def test_the_gradient_of_glow_is_its_weight_over_the_tokens():
+    log_prob, tokens = logs(0), torch.tensor([4.0, 6.0, 2.0, 3.0, 5.0], dtype=torch.float64)
+    earlier = torch.tensor([0.9, 0.1, 3.0, math.nan, 0.5], dtype=torch.float64)
+    mean = log_prob / tokens
+    weight = rivals.gain_weight(earlier, -mean, alpha=3.0)
+    (gradient,) = torch.autograd.grad((-weight * mean).sum(), log_prob)
+    assert len(set(weight.tolist())) > 2
+    assert torch.allclose(gradient, -weight / tokens, rtol=0, atol=1e-12)
+
+
 def test_the_reference_point_of_nothing_is_zero_and_has_no_gradient():
     assert rivals.reference_point(torch.zeros(0)) == 0  # a mean of nothing is NaN
     assert rivals.reference_point(torch.tensor([1.0, -4.0])) == 0

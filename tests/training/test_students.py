@@ -179,7 +179,9 @@ def test_the_environment_does_not_decide_for_the_embedded_student():
 
 
 def test_what_is_no_student_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r'name must be "embedded", a folder or a hub id'):
+    with pytest.raises(
+        ValueError, match="name must be 'embedded', 'smollm2-135m', a GGUF file, a folder or a"
+    ):
         load_student(str(tmp_path / "nowhere"), device="cpu")
     tokenizer().save_pretrained(tmp_path)
     CONFIGS["LlamaForCausalLM"].save_pretrained(tmp_path)
@@ -193,7 +195,11 @@ def test_a_misspelt_name_is_refused_at_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(students, "HfApi", None)
     CONFIGS["LlamaForCausalLM"].save_pretrained("my-student")
-    for name, near in {"embeded": "embedded", "Embedded": "embedded", "my_student": "my-student"}.items():
+    for name, near in {
+        "embeded": "embedded",
+        "smollm-135m": "smollm2-135m",
+        "my_student": "my-student",
+    }.items():
         with pytest.raises(ValueError, match=f"got '{name}', which is no folder; did you mean .{near}.\\?"):
             load_student(name, device="cpu")
     for name in ("gpt2", "./a/b", "a/b/c", ""):
