@@ -75,7 +75,10 @@ def evaluate(
     prompts = {problem.id: prefix + format_prompt(problem.question, preset) for problem in problems}
     start = time.perf_counter()
     drawn = sample(
-        *(student, prompts, 1, 0.0),
+        student,
+        prompts,
+        n=1,
+        temperature=0.0,
         max_new_tokens=max_new_tokens,
         view=view,
         batch_size=batch_size,
