@@ -24,7 +24,6 @@ from negdistill.inference.kv_cache import (
     Layer,
     Window,
     forward,
-    grouped_heads,
     plain,
     prefill,
     require_keys_only,
@@ -101,19 +100,18 @@ class Engine:
         self.state["log_prob"] = whole().double()
         self.jobs: list[_Job | None] = [None] * rows
         self.found: dict[str, list[Sample | None]] = {key: [None] * rules.n for key in prompts}
-        with grouped_heads(self.device):
-            while self.queue or self.ready or self.aside or any(self.jobs):
-                if not (self.queue or self.ready):
-                    self.queue.extend(sorted(self.aside, key=lambda text: -len(text.ids)))
-                    self.aside = []
-                free = self.jobs.count(None)
-                if (self.queue or self.ready) and free >= max(1, w.rows // 8):
-                    self._put_aside()
-                    self._enter()
-                elif free > w.rows // 4 and not (self.queue or self.ready):
-                    self._close_ranks()
-                if any(self.jobs):
-                    self._step()
+        while self.queue or self.ready or self.aside or any(self.jobs):
+            if not (self.queue or self.ready):
+                self.queue.extend(sorted(self.aside, key=lambda text: -len(text.ids)))
+                self.aside = []
+            free = self.jobs.count(None)
+            if (self.queue or self.ready) and free >= max(1, w.rows // 8):
+                self._put_aside()
+                self._enter()
+            elif free > w.rows // 4 and not (self.queue or self.ready):
+                self._close_ranks()
+            if any(self.jobs):
+                self._step()
         return self.found
 
     def _step(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 
@@ -14,7 +13,6 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from negdistill.method.low_precision import on_cpu
-from negdistill.runs.surroundings import environment
 
 
 @dataclass(slots=True)
@@ -72,17 +70,6 @@ def token_bytes(model: nn.Module) -> int:
 @cache
 def _takes(kind: type[nn.Module]) -> frozenset[str]:
     return frozenset(inspect.signature(kind.forward).parameters)
-
-
-def grouped_heads(device: torch.device) -> AbstractContextManager:
-    """Attention that reads the keys of grouped heads as they are, as long as the block lasts, on a CPU.
-
-    transformers copies them for every head where there is a mask, since on a GPU a mask decides over the
-    kernel. On a CPU torch's own takes both: with a cache of 512 tokens attention takes less than half of the
-    time in bfloat16, and a fourteenth in float32. Sums run in another order there.
-    """
-    on = {"TRANSFORMERS_SDPA_FORCE_GQA": "1"}
-    return environment(on) if device.type == "cpu" else nullcontext()
 
 
 def prefill(model: nn.Module, rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Cache]:
