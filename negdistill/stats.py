@@ -52,7 +52,7 @@ def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, floa
 
     Both may be fractional, as the mean over seeds of the number solved is.
     """
-    check_level(level)
+    _check_level(level)
     if not 0 <= successes <= n:
         raise ValueError(f"successes must lie between 0 and n; got successes={successes}, n={n}")
     if n == 0:
@@ -211,7 +211,7 @@ def _check_same(a: pd.DataFrame, b: pd.DataFrame) -> None:
             )
 
 
-def check_level(level: float) -> None:
+def _check_level(level: float) -> None:
     """TypeError unless a level of confidence is a number, ValueError unless between 0 and 1."""
     check_number("level", level)
     if not 0 < level < 1:
@@ -254,6 +254,6 @@ def _p_value(values: np.ndarray, tolerance: float) -> float:
 
 
 def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
-    check_level(level)
+    _check_level(level)
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -1,13 +1,15 @@
-"""Documents: notebooks, their code, and YAML, read so that an error names the file."""
+"""Documents: notebooks, their code, and YAML, read so that an error names the file; tables by key."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import pandas as pd
 import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
@@ -47,6 +49,18 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no YAML: {_line(error)}") from error
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a table in CSV; none where there is no file."""
+    return pd.read_csv(path).to_dict("records") if path.is_file() else []
+
+
+def put_rows(path: Path, rows: Sequence[Mapping[str, object]], key: Sequence[str]) -> None:
+    """Write rows into a table in CSV, each in the place of the one with the same key; sorted by that."""
+    found = {tuple(row[name] for name in key): row for row in [*read_rows(path), *rows]}
+    with atomic_path(path) as temporary:
+        pd.DataFrame([found[place] for place in sorted(found)]).to_csv(temporary, index=False)
 
 
 def _line(error: Exception) -> str:

@@ -31,7 +31,7 @@ from negdistill import PUBLIC
 from negdistill.bookmaking import other_tasks, parameters, reference, reproduction, results
 from negdistill.bookmaking.claims_page import plan_page
 from negdistill.bookmaking.damage import BESIDE
-from negdistill.bookmaking.documents import read_notebook
+from negdistill.bookmaking.documents import put_rows, read_notebook
 from negdistill.bookmaking.finishing import drop_bundles, launch_sources, name_language, name_toggles
 from negdistill.bookmaking.locks import taking_turns
 from negdistill.bookmaking.moved import lead_on
@@ -47,7 +47,7 @@ from negdistill.bookmaking.provenance import (
 from negdistill.bookmaking.texts import TEXTS, texts_page
 from negdistill.checks import check_choice
 from negdistill.runs.digests import digest_code, digest_file, digest_json, digest_tree
-from negdistill.runs.files import atomic_path, atomic_write_text, remove
+from negdistill.runs.files import atomic_write_text, remove
 
 MARK = re.compile(r"^<!-- generated: (.+?) -->$", re.MULTILINE)
 SCALES = ("smoke", "quick", "book")
@@ -183,14 +183,12 @@ GENERATED: dict[str, Callable[[Path, Sequence[Execution]], str]] = {
 def refresh_costs(root: Path) -> Path:
     """Write book/costs.csv: seconds and memory of the scales that were run here; others stay as they are."""
     path = root / "book" / COSTS
-    known = pd.read_csv(path).to_dict("records") if path.is_file() else []
-    rows = {(row["scale"], row["chapter"]): row for row in known}
+    rows = []
     for scale in SCALES:
         for run in filter(None, map(Execution.read, notebooks(executed_folder(root, scale)))):
             name, peak = run.name.removesuffix(".ipynb"), run.made.machine.get("peak_mib")
-            rows[scale, name] = dict(scale=scale, chapter=name, seconds=run.made.seconds, peak_mib=peak)
-    with atomic_path(path) as temporary:
-        pd.DataFrame([rows[key] for key in sorted(rows)]).to_csv(temporary, index=False)
+            rows.append(dict(scale=scale, chapter=name, seconds=run.made.seconds, peak_mib=peak))
+    put_rows(path, rows, ("scale", "chapter"))
     return path
 
 

@@ -5,32 +5,24 @@ parameters cells, `name: type = value  # unit or meaning`, and profiles  -->  a 
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from negdistill.bookmaking.documents import read_notebook
-from negdistill.bookmaking.planning import notebooks, plan, profiles
+from negdistill.bookmaking.planning import known_parameters, notebooks, plan, profiles
 from negdistill.bookmaking.provenance import Execution, code, table
 from negdistill.bookmaking.results import in_markdown
 
-LINE = re.compile(r"(\w+): (\w+) = (.+?)  [#] (.+)")
+MEANING = re.compile(r"(\w+).*  [#] (.+)")
 SCALES = ("quick", "book")  # beside the notebooks' own defaults
 
 
-def parameters(path: Path) -> list[tuple[str, str, object, str]]:
-    """Name, type, default and meaning of each parameter of a notebook; ValueError where a line says less."""
+def meanings(path: Path) -> dict[str, str]:
+    """What the lines of a notebook's parameters cell say behind their values, by name."""
     cells = (cell for cell in read_notebook(path).cells if "parameters" in cell.metadata.get("tags", []))
-    rows = []
-    for line in (line for cell in cells for line in cell.source.splitlines()):
-        if not (found := LINE.fullmatch(line)):
-            raise ValueError(
-                f"a parameter of {path} is written `name: type = value  # unit or meaning`; got {line}"
-            )
-        name, kind, default, meaning = found.groups()
-        rows.append((name, kind, ast.literal_eval(default), meaning))
-    return rows
+    lines = (line for cell in cells for line in cell.source.splitlines())
+    return dict(found.groups() for found in map(MEANING.fullmatch, lines) if found)
 
 
 def listing(root: Path, runs: Sequence[Execution]) -> str:
@@ -40,14 +32,15 @@ def listing(root: Path, runs: Sequence[Execution]) -> str:
     titles = {run.name: run.title for run in runs}
     sections = []
     for path in notebooks(root / "notebooks"):
+        said = meanings(path)
         rows = [
             [
                 code(name),
-                in_markdown(meaning),
+                in_markdown(said.get(name, "")),
                 in_cell(default),
                 *(in_cell(of[path.stem][name]) if name in of[path.stem] else "" for of in given.values()),
             ]
-            for name, _, default, meaning in parameters(path)
+            for name, default in known_parameters(path).items()
         ]
         head = f"{path.stem[:2]}: {titles.get(path.name, path.stem)}"
         listed = table(["parameter", "unit or meaning", "smoke", *scales], rows)
@@ -56,8 +49,8 @@ def listing(root: Path, runs: Sequence[Execution]) -> str:
 
 
 def in_cell(value: object) -> str:
-    """A value as a cell of a table: a text as code, a list without brackets, and words for what is empty."""
+    """A value as a cell of a table: a text and a dict as code, a list without brackets, a word for none."""
     if isinstance(value, list):
         comma = "; " if any("," in str(item) for item in value) else ", "
         return comma.join(map(in_markdown, value)) or "none"
-    return str(value) if not isinstance(value, str) else code(value) if value else "empty"
+    return str(value) if not isinstance(value, str | dict) else code(value) if value else "empty"

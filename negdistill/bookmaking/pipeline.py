@@ -16,7 +16,9 @@ meaning there:
                                          notebook of the profile: Path(run_dir).parent / "MM_other"
     seed = 0                             recorded in the provenance
 
-A notebook that reads artefacts of others names them in its metadata: {"negdistill": {"needs": ["MM_other"]}}.
+A notebook that reads released data names the set in a parameter, such as task or teacher: what lies in the
+data folder is then part of what it depends on. One that reads artefacts of others names them in its metadata:
+{"negdistill": {"needs": ["MM_other"]}}.
 Two artefacts go beside the executed notebook: predictions.parquet, who answered what, as NN_name.parquet, and
 texts.parquet, the answers as they were given, as NN_name.texts.parquet.
 A profile's section `common` goes to every notebook that has the parameter, a section NN_name to that one.
@@ -150,7 +152,8 @@ def run(
     at_once = kernels_at_once(profile, jobs)
     build = root / "_build" / ("reproduced" if aside else "") / profile
     with taking_turns(build, f"profile {profile} is", say):
-        lines = Progress(say, terminal, seconds_before(root, profile, planned))
+        before = {} if aside else seconds_before(root, profile, planned)  # of a part nobody knows
+        lines = Progress(say, terminal, before)
         in_turn = {job.name for job in planned if large(job)} if jobs is None else set()
         Run(root, profile, planned, selected if force else (), at_once, in_turn, lines).all()
 

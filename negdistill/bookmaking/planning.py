@@ -26,7 +26,7 @@ from negdistill.bookmaking.pins import digest_pins
 from negdistill.checks import check_choice
 from negdistill.data.tasks import check_grading
 from negdistill.runs.digests import PACKAGE, digest_code, digest_json, digest_tree, imported
-from negdistill.runs.folder import Manifest
+from negdistill.runs.folder import Manifest, machine, versions
 
 NOTEBOOK = re.compile(r"[0-9]{2}_\w+\.ipynb")
 FORCED = "forced"
@@ -200,9 +200,11 @@ def plan(
 
 
 def apart(root: Path, profile: str, job: Job) -> Job:
-    """The same notebook with folders of its own: what the profile has stays as it is."""
-    run_dir = {"run_dir": f"../_runs/reproduced/{profile}/{job.name}"} if job.run_dir else {}
-    target = root / "_build" / "reproduced" / profile / job.target.name
+    """The same notebook with folders of its own, others for other packages and another class of machine: what
+    the profile has stays as it is, and what was made elsewhere counts for nothing."""
+    here = f"reproduced/{digest_json([versions(), machine()])[:8]}/{profile}"
+    run_dir = {"run_dir": f"../_runs/{here}/{job.name}"} if job.run_dir else {}
+    target = root / "_build" / here / job.target.name
     return replace(
         job, target=target, given={**job.given, **run_dir}, parameters={**job.parameters, **run_dir}
     )

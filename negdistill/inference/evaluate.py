@@ -74,14 +74,8 @@ def evaluate(
     problems = check_asked(problems, extract, rule)
     prompts = {problem.id: prefix + format_prompt(problem.question, preset) for problem in problems}
     start = time.perf_counter()
-    drawn = sample(
-        *(student, prompts, 1, 0.0),
-        max_new_tokens=max_new_tokens,
-        view=view,
-        batch_size=batch_size,
-        out_dir=out_dir,
-        progress=False,
-    )
+    options = {"max_new_tokens": max_new_tokens, "view": view, "batch_size": batch_size, "out_dir": out_dir}
+    drawn = sample(student, prompts, n=1, temperature=0.0, progress=False, **options)
     seconds = time.perf_counter() - start
     answers = {one.problem_id: one.text for one in drawn}
     texts = [answers[problem.id] for problem in problems]

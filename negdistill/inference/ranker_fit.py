@@ -178,9 +178,7 @@ def _make(
                     f"loss {loss!r} needs a question with a right and a wrong rationale; none has"
                 )
         count = sum(p.numel() for p in ranker.parameters() if p.requires_grad)
-        history = train(
-            *(ranker, student.tokenizer, rows, config.train, LOSSES[loss], run.folder), order=order
-        )
+        history = train(ranker, student.tokenizer, rows, config.train, LOSSES[loss], run.folder, order=order)
         with run.create(ADAPTER) as path:
             save_lora(wrapped, path)
             head = {name: tensor.contiguous() for name, tensor in ranker.head.state_dict().items()}

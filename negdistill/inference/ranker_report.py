@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 
 from negdistill.inference.ranker import Ranker, score
-from negdistill.stats import check_level, wilson
+from negdistill.stats import wilson
 from negdistill.training.dataset import TrainingSet
+
+RESAMPLES = 400  # of questions, behind an interval
 
 # --- judge --------------------------------------------------------------------------------------------
 
@@ -26,8 +28,8 @@ def judge(ranker: Ranker, data: TrainingSet, progress: bool = True) -> pd.DataFr
     )
 
 
-def report(judged: pd.DataFrame, level: float = 0.95, resamples: int = 400, seed: int = 0) -> pd.DataFrame:
-    """What scores are worth: value, low and high of each measure, the interval from resampled questions.
+def report(judged: pd.DataFrame) -> pd.DataFrame:
+    """What scores are worth: value, low and high of each measure, a 95 % interval from resampled questions.
 
     judged  one row per rationale: problem_id, positive (bool), score (0 to 1)
 
@@ -37,19 +39,18 @@ def report(judged: pd.DataFrame, level: float = 0.95, resamples: int = 400, seed
     pairwise   the same among the rationales of one question, averaged over questions that have both
     A measure that nothing defines, as AUROC without wrong rationales, is missing (NaN).
 
-    ValueError for a frame without these columns or without rows, and for another score or level.
+    ValueError for a frame without these columns or without rows, and for a score outside 0 to 1.
     """
     _require(judged)
-    check_level(level)
     codes, names = pd.factorize(judged["problem_id"])
     positive, values = judged["positive"].to_numpy(bool), judged["score"].to_numpy(float)
     within = np.full(len(names), np.nan)
     for number, part in judged.groupby(codes):
         here = part["score"].to_numpy(float), part["positive"].to_numpy(bool)
         within[number] = _auroc(*here, np.ones(len(part)))
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     count = max(len(names) - 1, 1)  # one draw fewer than there are, as in `stats`
-    drawn = random.multinomial(count, np.full(len(names), 1 / len(names)), size=resamples)
+    drawn = random.multinomial(count, np.full(len(names), 1 / len(names)), size=RESAMPLES)
     measures = {name: [] for name in ("accuracy", "majority", "AUROC", "pairwise")}
     for weights in (np.ones(len(names)), *drawn):
         rows = weights[codes]
@@ -60,7 +61,7 @@ def report(judged: pd.DataFrame, level: float = 0.95, resamples: int = 400, seed
         both = ~np.isnan(within) & (weights > 0)
         mean = np.average(within[both], weights=weights[both]) if both.any() else np.nan
         measures["pairwise"].append(mean)
-    ends = [(1 - level) / 2, (1 + level) / 2]
+    ends = [0.025, 0.975]
     table = {name: [found[0], *_quantiles(found[1:], ends)] for name, found in measures.items()}
     return pd.DataFrame.from_dict(table, orient="index", columns=["value", "low", "high"])
 

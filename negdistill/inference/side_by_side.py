@@ -5,7 +5,7 @@ python -m negdistill try "A shelf holds 12 books. How many do 3 shelves hold?" -
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,15 +23,15 @@ BASE = "as it is"
 SHOWN = ("CoT KD", NEGATIVE, "NAT", "NCE")
 
 
-def fits_in(folder: str | Path, methods: Iterable[str] = SHOWN) -> dict[str, Fit]:
-    """One finished fit of each of the rows that a folder holds: of the smallest seed, with the fewest steps.
+def fits_in(folder: str | Path) -> dict[str, Fit]:
+    """One finished fit of each row of SHOWN that a folder holds: of the smallest seed, with the fewest steps.
 
     ValueError where the folder holds none of them.
     """
     places = [path.parent for path in sorted(Path(folder).glob(f"*/{FIT}")) if finished(path.parent)]
     found = [one for one in map(load_fit, places) if one.method in METHODS]
     found.sort(key=lambda one: (one.seed, one.total_steps))
-    chosen = {name: next((one for one in found if one.method == name), None) for name in methods}
+    chosen = {name: next((one for one in found if one.method == name), None) for name in SHOWN}
     if not any(chosen.values()):
         raise ValueError(
             f"fits must be a folder with finished fits of {', '.join(map(repr, chosen))}; "

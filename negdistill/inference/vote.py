@@ -158,6 +158,8 @@ def vote_all(
         check_fit(name, one)
     if len(sides) == 1:
         raise ValueError(f"right and wrong must both be given, or neither; got {next(iter(sides))} alone")
-    settings = (n, temperature, seed, out_dir, max_new_tokens, batch_size, extract, rule, progress)
-    ballot = draw_ballot(student, fit, problems, *settings).ranked(student, ranker)
+    sampling = {"n": n, "temperature": temperature, "seed": seed, "max_new_tokens": max_new_tokens}
+    sampling |= {"out_dir": out_dir, "batch_size": batch_size, "progress": progress}
+    drawn = draw_ballot(student, fit, problems, extract=extract, rule=rule, **sampling)
+    ballot = drawn.ranked(student, ranker)
     return (ballot.compared(student, **sides) if sides else ballot).votes()

@@ -85,7 +85,8 @@ def sequence_weights(log_probs: Sequence[float], lengths: Sequence[int] | None =
     log_probs  natural logarithms, (..., n)
     lengths    tokens of each, (..., n): the weight is then the geometric mean of the token probabilities
 
-    ValueError for lengths below 1 or of another shape, for logarithms above 0 or not finite, and for none.
+    ValueError for lengths below 1 or of another shape, for logarithms above 0 or not finite, and for no
+    candidate.
     """
     logs = np.asarray(log_probs, dtype=float)
     if not (np.isfinite(logs) & (logs <= 0)).all():

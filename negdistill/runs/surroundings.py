@@ -14,11 +14,14 @@ QUIET = {  # what loading a model and importing tqdm would say on stderr, which 
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables as long as the block lasts."""
-    before = dict(os.environ)
+    """Set environment variables, which all threads share, as long as the block lasts."""
+    before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

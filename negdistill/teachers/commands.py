@@ -52,7 +52,9 @@ def _ask(options: argparse.Namespace) -> int:
         teacher = teachers.LocalTeacher(options.model, max_tokens=options.max_tokens, shots=options.shots)
     else:
         teacher = teachers.OpenAITeacher(
-            *(options.model, options.base_url, options.concurrency),
+            options.model,
+            options.base_url,
+            options.concurrency,
             max_tokens=options.max_tokens,
             shots=options.shots,
             chat=not options.completions,

@@ -247,7 +247,13 @@ def _make(
             seconds = 0.0 if teacher is None else (cache or teacher).seconds
             order, together = ORDER[row.order]
             history = train(
-                *(model, student.tokenizer, rows, config.train, row.objective, run.folder, config.preset),
+                model,
+                student.tokenizer,
+                rows,
+                config.train,
+                objective=row.objective,
+                out_dir=run.folder,
+                preset=config.preset,
                 on_epoch=follow,
                 teacher=teacher,
                 order=order,

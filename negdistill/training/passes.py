@@ -28,15 +28,21 @@ def teacher_pass(
 ) -> TeacherCache:
     """What the frozen NAT says about the examples, one folder for all rows that ask the same."""
     (nat,) = used
-    settings = (config.top_k, config.temperature, config.train.batch_size)
     code = digest_code(teacher_cache.__module__)
-    named = [code, RunFolder.open(nat.folder).manifest.key, config.preset, *settings]
+    said = [config.top_k, config.temperature, config.train.batch_size]
+    named = [code, RunFolder.open(nat.folder).manifest.key, config.preset, *said]
     key = digest_json([*named, [asdict(example) for example in examples]])
     context = context_length(*student)
     rows = encode(examples, student.tokenizer, context, config.preset)
     with stored(student.model, nat.folder / ADAPTER, "nat") as model:
         return teacher_cache(
-            *(model, rows, pad_id(student.tokenizer), out_dir / f"teacher-{key[:12]}", *settings),
+            model,
+            rows,
+            pad_id(student.tokenizer),
+            out_dir / f"teacher-{key[:12]}",
+            top_k=config.top_k,
+            temperature=config.temperature,
+            batch_size=config.train.batch_size,
             progress=config.train.progress,
         )
 

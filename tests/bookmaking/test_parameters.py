@@ -1,10 +1,9 @@
 """Tables of parameters: every one of a notebook, with its meaning and the values of the profiles."""
 
 import nbformat
-import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from negdistill.bookmaking.parameters import listing, parameters
+from negdistill.bookmaking.parameters import listing
 
 CELL = """\
 names: list = ["NAT", "NAT, empty branch"]  # rows | compared
@@ -40,7 +39,11 @@ def test_a_row_for_each_parameter_with_its_value_at_every_scale(tmp_path):
     ]
 
 
-def test_a_line_without_a_meaning_is_refused_with_its_file(tmp_path):
-    path = repository(tmp_path, "rate: float = 0.001")
-    with pytest.raises(ValueError, match="00_one.ipynb is written `name: type = value .*; got rate: float"):
-        parameters(path)
+def test_what_has_no_meaning_and_a_dict_are_shown_as_they_are(tmp_path):
+    repository(tmp_path, "rate = 0.001\n\nchanges = {'lr': 0.002}  # to the recipe\nnone = {}")
+    rows = listing(tmp_path, []).splitlines()[3:-1]
+    assert rows == [
+        "| `rate` |  | 0.001 |",
+        "| `changes` | to the recipe | `{'lr': 0.002}` |",
+        "| `none` |  | empty |",
+    ]

@@ -9,8 +9,12 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from negdistill.__main__ import main
+from negdistill.bookmaking.documents import put_rows
 from negdistill.bookmaking.pipeline import run
-from negdistill.bookmaking.reproduction import compare, holding, listing, reproduce, write
+from negdistill.bookmaking.planning import Failure
+from negdistill.bookmaking.provenance import Execution
+from negdistill.bookmaking.reproduction import compare, holding, listing, reproduce
+from negdistill.runs.folder import Manifest
 
 PARAMETERS = "seeds = [2]\nwrong = 0\nrun_dir = '../_runs/smoke/00_one'"
 ANSWERS = """import pandas as pd
@@ -84,15 +88,49 @@ def test_a_different_answer_is_counted_and_its_row_named(root):
     lines = []
     (record,) = reproduce(root, "quick", ["00"], {"wrong": 2}, lines.append)
     assert (record["answers"], record["equal"]) == (6, 3)
-    assert "different: 3 of 6 answers of NAT" in lines
+    assert "00_one: different: 3 of 6 answers of NAT" in lines
     assert holding(root, "quick")["00_one"] == "made again: 6 of 6 answers, 3 of them different"
 
 
-def test_two_missing_answers_are_equal():
-    frame = pd.DataFrame({"method": "NAT", "problem_id": ["a", "b"], "answer": [None, "1"], "tokens": [3, 4]})
-    assert compare(frame, frame) == {"answers": 2, "equal": 2, "of": 2}
-    other = frame.assign(tokens=[3, 5])
-    assert compare(frame, other)["equal"] == 1
+def test_missing_values_are_equal_in_answers_and_in_what_tells_them_apart():
+    rows = {"method": "NAT", "problem_id": ["a", "b"], "level": [None, 2.0]}
+    frame = pd.DataFrame(rows | {"answer": [None, "1"], "tokens": [3, 4]})
+    assert compare("05", frame, frame) == {"answers": 2, "equal": 2, "of": 2}
+    assert compare("05", frame, frame.assign(tokens=[3, 5]))["equal"] == 1
+    with pytest.raises(ValueError, match="05: an answer must stand once; .*'problem_id': 'a'.* repeats"):
+        compare("05", frame, pd.concat([frame, frame]))
+    with pytest.raises(
+        ValueError, match="05: columns must be method, .*; got method, problem_id, level, answer$"
+    ):
+        compare("05", frame, frame.drop(columns="tokens"))
+
+
+def test_a_record_ends_with_other_parameters_and_with_other_predictions(root):
+    assert reproduce(root, "quick", ["00"], {"seeds": [2]})
+    profile = root / "notebooks" / "profiles" / "quick.yml"
+    before = profile.read_text()
+    profile.write_text("00_one: {seeds: [1, 2], wrong: 1}\n")
+    assert holding(root, "quick") == {}
+    profile.write_text(before)
+    assert set(holding(root, "quick")) == {"00_one"}
+    path = root / "_build" / "quick" / "executed" / "00_one.parquet"
+    pd.read_parquet(path).assign(answer="9").to_parquet(path)
+    assert holding(root, "quick") == {}
+
+
+def test_what_ran_is_kept_where_another_chapter_fails(root):
+    """And parameters that a chapter does not know are not said of it."""
+    code = root / "notebooks" / "01_two.ipynb"
+    book = nbformat.read(root / "notebooks" / "00_one.ipynb", as_version=4)
+    book.cells[0].source = PARAMETERS.replace("00_one", "01_two") + "\nfails = False"
+    book.cells[1].source = f"assert not fails\n{ANSWERS}"
+    nbformat.write(book, code)
+    run(root, "quick")
+    with pytest.raises(Failure, match="01_two failed"):
+        reproduce(root, "quick", ["00", "01"], {"fails": True})
+    assert pd.read_csv(root / "book" / "reproduced.csv")[["chapter", "changed"]].to_numpy().tolist() == [
+        ["00_one", "{}"]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -108,14 +146,15 @@ def test_what_cannot_be_compared_is_refused(root, only, overrides, message):
     assert not (root / "book" / "reproduced.csv").exists()
 
 
-def test_the_page_lists_what_was_made_again_and_with_which_parameters(tmp_path):
+def test_the_page_lists_what_was_made_again_of_what_it_shows(tmp_path):
     assert listing(tmp_path, []) == "Nothing was made again yet."
     (tmp_path / "book").mkdir()
-    for scale in ("book", "quick"):
-        about = {"scale": scale, "chapter": f"05_{scale}", "inputs": "a", "predictions": "b"}
-        write(
-            tmp_path,
-            about | {"date": "2026-11-27", "changed": '{"seeds": [0]}', "answers": 5, "equal": 4, "of": 9},
-        )
-    lines = listing(tmp_path, []).splitlines()
-    assert lines[2:] == ["| 05_book | 2026-11-27 | `seeds=[0]` | 5 of 9 answers, 1 of them different |"]
+    made = Manifest(inputs={}, parameters={}, seed=0, artifacts={"predictions.parquet": "b"}, seconds=1.0)
+    for chapter, digest in (("05_one", "b"), ("06_two", "of an earlier run")):
+        about = {"scale": "book", "chapter": chapter, "inputs": "a", "predictions": digest}
+        counts = {"answers": 5, "equal": 4, "of": 9}
+        row = about | {"date": "2026-11-27", "changed": '{"seeds": [0]}'} | counts
+        put_rows(tmp_path / "book" / "reproduced.csv", [row], ("scale", "chapter"))
+    lines = listing(tmp_path, [Execution("05_one.ipynb", "One", made)]).splitlines()
+    link = "[One](executed/05_one.ipynb)"
+    assert lines[2:] == [f"| {link} | 2026-11-27 | `seeds=[0]` | 5 of 9 answers, 1 of them different |"]
