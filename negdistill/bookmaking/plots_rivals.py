@@ -18,14 +18,14 @@ def likelihood_curves(points: pd.DataFrame) -> Figure:
 
     points  columns method, steps, seed, log_prob_right, log_prob_wrong, all finite; whiskers are 95 %
             intervals of the mean over seeds, and absent where there is one
+
+    Each panel has a vertical axis of its own: what one row falls in a training is a hundred times another's.
     """
     _require("points", points, "method", "steps", "seed", *SIDES)
     methods = list(dict.fromkeys(points["method"]))
     wide = min(3, len(methods))
     tall = -(-len(methods) // wide)
-    figure, axes = plt.subplots(
-        tall, wide, figsize=(2.9 * wide, 2.2 * tall), sharex=True, sharey=True, squeeze=False
-    )
+    figure, axes = plt.subplots(tall, wide, figsize=(2.9 * wide, 2.2 * tall), sharex=True, squeeze=False)
     for axis, method in zip(axes.flat, methods, strict=False):
         part = points[points["method"] == method].sort_values("steps")
         for place, (column, label) in enumerate(SIDES.items()):

@@ -16,9 +16,9 @@ import sys
 
 import pandas as pd
 
-from negdistill.checks import check_choice
+from negdistill.checks import check_choice, check_number
 from negdistill.stats import bootstrap_accuracy, overlap, paired, wilson
-from negdistill.training.method_table import METHODS, NEGATIVE, find_method
+from negdistill.training.method_table import METHODS, NEGATIVE, Method, find_method
 
 RUN = ["method", "seed"]
 COSTS = ["trainable_parameters", "steps", "tokens", "seconds"]
@@ -177,6 +177,22 @@ def best_rates(path: pd.DataFrame, split: str = "valid") -> pd.Series:
     best = table.groupby([*RUN, "lr"])[split].max().groupby(["method", "lr"]).mean().reset_index()
     best = best.sort_values([split, "lr"], ascending=[False, True]).drop_duplicates("method")
     return best.set_index("method")["lr"].reindex(table["method"].unique())
+
+
+def rate_grid(row: Method, rate: float, tries: int, further: int = 0) -> list[float]:
+    """Learning rates that a row tries: the first `tries` of its own factors times `rate`, and rates beyond.
+
+    further  how many beyond each end, as far from each other as the two rates at that end (factor 2 for one)
+
+    ValueError for more tries than the row has factors.
+    """
+    check_number("tries", tries, 1, len(row.rates))
+    check_number("further", further, 0)
+    factors = sorted(row.rates[:tries])
+    down, up = (factors[1] / factors[0], factors[-1] / factors[-2]) if tries > 1 else (2.0, 2.0)
+    below = [factors[0] / down**far for far in range(further, 0, -1)]
+    above = [factors[-1] * up**far for far in range(1, further + 1)]
+    return [round(rate * factor, 10) for factor in (*below, *factors, *above)]
 
 
 def end_point(path: pd.DataFrame, test: str = "test") -> pd.DataFrame:

@@ -41,6 +41,13 @@ def test_a_panel_per_method_with_right_and_wrong_in_the_order_of_steps(methods):
     assert sum(axis.get_xlabel() != "" for axis in shown) == min(3, len(methods))
 
 
+def test_a_panel_is_as_high_as_what_it_shows():
+    both = points(["DPO", "KTO"])
+    both.loc[both["method"] == "KTO", ["log_prob_right", "log_prob_wrong"]] *= 100
+    low, deep = (axis.get_ylim() for axis in likelihood_curves(both).axes)
+    assert -25 < low[0] and deep[0] < -1500
+
+
 def test_seeds_are_averaged_and_their_interval_drawn():
     axis = likelihood_curves(points(["DPO"], seeds=(0, 1, 2))).axes[0]
     assert list(axis.lines[0].get_ydata()) == [-10, -6, -2]

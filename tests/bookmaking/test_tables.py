@@ -20,10 +20,11 @@ from negdistill.bookmaking.tables import (
     points,
     published_methods,
     published_solved,
+    rate_grid,
     solved_table,
 )
 from negdistill.stats import bootstrap_accuracy, overlap, paired, wilson
-from negdistill.training.method_table import METHODS
+from negdistill.training.method_table import METHODS, find_method
 
 
 def frame_of(method, rows, subjects="aabbb", **columns):
@@ -215,6 +216,29 @@ def test_best_learning_rate():
     ):
         best_point(both)
     assert right(best_point(both[both["lr"] == 0.1])) == right(best_point(PATH))
+
+
+@pytest.mark.parametrize(
+    ("name", "tries", "further", "factors"),
+    [
+        ("MIX", 1, 0, [1]),
+        ("MIX", 1, 1, [0.5, 1, 2]),
+        ("MIX", 3, 0, [0.5, 1, 2]),
+        ("MIX", 3, 2, [0.125, 0.25, 0.5, 1, 2, 4, 8]),
+        ("DPO", 2, 0, [0.03, 0.1]),
+        ("DPO", 3, 1, [0.01 / 3, 0.01, 0.03, 0.1, 1 / 3]),
+    ],
+)
+def test_a_grid_goes_on_beyond_its_ends_as_its_rates_do(name, tries, further, factors):
+    rates = rate_grid(find_method(name), 0.002, tries, further)
+    assert rates == pytest.approx([0.002 * factor for factor in factors], abs=1e-9)
+
+
+def test_a_grid_has_no_more_tries_than_the_row_has_rates():
+    with pytest.raises(ValueError, match="tries must .*3.*got 4"):
+        rate_grid(find_method("DPO"), 0.002, 4)
+    with pytest.raises(ValueError, match="further must .*got -1"):
+        rate_grid(find_method("DPO"), 0.002, 1, -1)
 
 
 def test_the_end_of_a_path_is_its_last_checkpoint_of_every_run():
