@@ -16,7 +16,7 @@ import sys
 
 import pandas as pd
 
-from negdistill.checks import check_choice, check_number
+from negdistill.checks import check_choice, check_whole
 from negdistill.stats import bootstrap_accuracy, overlap, paired, wilson
 from negdistill.training.method_table import METHODS, NEGATIVE, Method, find_method
 
@@ -179,20 +179,18 @@ def best_rates(path: pd.DataFrame, split: str = "valid") -> pd.Series:
     return best.set_index("method")["lr"].reindex(table["method"].unique())
 
 
-def rate_grid(row: Method, rate: float, tries: int, further: int = 0) -> list[float]:
-    """Learning rates that a row tries: the first `tries` of its own factors times `rate`, and rates beyond.
+def rate_grid(row: Method, rate: float, tries: int) -> list[float]:
+    """Learning rates that a row tries: the first `tries` of its own factors times `rate`, smallest first.
 
-    further  how many beyond each end, as far from each other as the two rates at that end (factor 2 for one)
-
-    ValueError for more tries than the row has factors.
+    Beyond the factors that it has, a rate below and one above them by turns, as far from the next as the two
+    rates at that end are from each other.
     """
-    check_number("tries", tries, 1, len(row.rates))
-    check_number("further", further, 0)
+    check_whole("tries", tries, 1)
     factors = sorted(row.rates[:tries])
-    down, up = (factors[1] / factors[0], factors[-1] / factors[-2]) if tries > 1 else (2.0, 2.0)
-    below = [factors[0] / down**far for far in range(further, 0, -1)]
-    above = [factors[-1] * up**far for far in range(1, further + 1)]
-    return [round(rate * factor, 10) for factor in (*below, *factors, *above)]
+    while len(factors) < tries:
+        low, high = factors[0] ** 2 / factors[1], factors[-1] ** 2 / factors[-2]
+        factors = [low, *factors] if (tries - len(factors)) % 2 == 0 else [*factors, high]
+    return [round(rate * factor, 10) for factor in factors]
 
 
 def end_point(path: pd.DataFrame, test: str = "test") -> pd.DataFrame:
