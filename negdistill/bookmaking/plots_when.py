@@ -18,12 +18,11 @@ def sweeps(table: pd.DataFrame) -> Figure:
     """
     _require("table", table, "axis", "value", "method", "difference", "low", "high")
     methods, panels = list(table["method"].unique()), list(table.groupby("axis", sort=False))
-    wide = min(2, len(panels))
-    tall = -(-len(panels) // wide)
+    tall = len(panels)
     figure, axes = plt.subplots(
-        tall, wide, figsize=(3.6 * wide, 2.6 * tall), sharey=True, squeeze=False, layout="constrained"
-    )
-    for axis, (name, part) in zip(axes.flat, panels, strict=False):
+        tall, 1, figsize=(5.2, 1.8 * tall + 0.4), sharey=True, squeeze=False, layout="constrained"
+    )  # one below the other: on a phone, panels side by side would be too small to read
+    for axis, (name, part) in zip(axes.flat, panels, strict=True):
         values = list(part["value"].unique())
         axis.axhline(0, color=TEXT, linewidth=1)
         for place, (method, rows) in enumerate(part.groupby("method", sort=False)):
@@ -34,9 +33,7 @@ def sweeps(table: pd.DataFrame) -> Figure:
                 np.array(at) + shift, rows["difference"], yerr=_whiskers(rows, "difference"), **look
             )
         axis.set_xticks(range(len(values)), [str(value) for value in values])
+        axis.locator_params(axis="y", nbins=5)
         axis.set(xlabel=name, xlim=(-0.6, len(values) - 0.4))
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("accuracy minus control")
+    figure.supylabel("accuracy minus control", color=TEXT, fontsize="medium")
     return _legend_below(figure)
