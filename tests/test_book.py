@@ -311,10 +311,15 @@ def test_the_committed_outputs_are_complete_and_every_figure_has_caption_and_alt
 SEEDS = {"05": 8, "06": 8, "07": 8, "08": 8, "09": 11, "10": 8, "11": 3, "12": 1}  # at least
 
 
+@cache
+def judged():
+    return judge(EXECUTED, CLAIMS)
+
+
 @pytest.mark.parametrize("edition", editions(BOOK), ids=lambda edition: edition.folder or "en")
 def test_every_number_of_the_claims_follows_from_the_committed_predictions(edition):
     found = TABLE.search(text_of(BOOK / edition.folder / "claims.md"))
-    shown = cards(judge(EXECUTED, CLAIMS), CLAIMS, edition)
+    shown = cards(judged(), CLAIMS, edition)
     assert found[0] == f"{found[1]}{shown}\n{found[2]}", "python -m negdistill refresh"
 
 
@@ -330,13 +335,13 @@ def test_a_plan_may_ask_every_chapter_that_keeps_predictions():
 
 
 def test_a_deciding_interval_is_as_narrow_as_the_plan_says_or_the_plan_says_why():
-    wide = too_wide(judge(EXECUTED, CLAIMS), CLAIMS)
+    wide = too_wide(judged(), CLAIMS)
     assert wide.empty, wide[["claim", "label", "low", "high"]].to_string()
 
 
 def test_the_committed_figures_show_the_committed_predictions():
     drawn = figures(uses(EXECUTED, CLAIMS), conditions(EXECUTED), CLAIMS)
-    drawn |= claim_figures(judge(EXECUTED, CLAIMS), CLAIMS) | other_figures(EXECUTED, CLAIMS)
+    drawn |= claim_figures(judged(), CLAIMS) | other_figures(EXECUTED, CLAIMS)
     committed = {path.name for path in (BOOK / "_static").glob("claim_*.png")}
     assert committed == {name for name in drawn if name.startswith("claim_")}
     for name, (frame, _) in drawn.items():

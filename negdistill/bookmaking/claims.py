@@ -127,7 +127,7 @@ def is_there(folder: str | Path, of: Comparison) -> bool:
     """Whether the predictions hold both sides of a comparison."""
     if not chapters(folder).get(of.chapter, Path()).is_file():
         return False
-    methods = set(select(predictions(folder, of.chapter), of.where)["method"])
+    methods = set(select(predictions(folder, of.chapter), of.where)["method"].unique())
     return methods >= {*of.one, *of.other}
 
 

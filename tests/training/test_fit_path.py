@@ -13,7 +13,7 @@ from negdistill.training.dataset import TrainingSet, training_set
 from negdistill.training.fit import fit
 from negdistill.training.settings import settings
 
-PACKAGE = Path(negdistill.__file__).parent
+PACKAGE = str(Path(negdistill.__file__).parent)
 DATA = (Problem, Rationale, Example, Encoded, TrainingSet)
 
 
@@ -27,13 +27,13 @@ def passed(work) -> dict[str, str]:
     found: dict[str, str] = {}
 
     def watch(frame, event, _):
-        path = Path(frame.f_code.co_filename)
-        if event == "call" and path.is_relative_to(PACKAGE):
-            module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        file = frame.f_code.co_filename
+        if event == "call" and file.startswith(PACKAGE):  # no Path: this is asked at every call
             count = frame.f_code.co_argcount
             given = [frame.f_locals.get(name) for name in frame.f_code.co_varnames[:count]]
-            from_elsewhere = frame.f_back is None or frame.f_back.f_code.co_filename != str(path)
+            from_elsewhere = frame.f_back is None or frame.f_back.f_code.co_filename != file
             if from_elsewhere and any(map(holds_data, given)):
+                module = ".".join(Path(file).relative_to(PACKAGE).with_suffix("").parts)
                 found.setdefault(module, frame.f_code.co_name)
 
     sys.setprofile(watch)
