@@ -199,6 +199,20 @@ def test_every_page_fits_desktop_and_phone_in_light_and_dark(html, site, tmp_pat
     assert not wrong
 
 
+def test_a_large_figure_on_a_phone_leads_to_itself_in_full_size(html, tmp_path):
+    links = "[...document.querySelectorAll('a.whole')].map(one => [one.href, one.querySelector('img').src])"
+    figures = "document.querySelectorAll('.bd-content :is(div.cell_output, figure.plot) img').length"
+    with browser.served(html) as address, browser.browser(tmp_path / "profile") as window:
+        for name, large in (("executed/05_baselines", True), ("ja/claims", False)):
+            window.resize(1280)
+            window.open(f"{address}/book/{name}.html")
+            assert window.run(links) == [] and window.run(figures) > 0
+            window.resize(390)
+            window.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+            found = window.run(links)
+            assert len(found) == large * window.run(figures) and all(to == image for to, image in found)
+
+
 def test_the_browser_run_would_see_what_is_wrong(tmp_path):
     body = (
         '<div style="width: 500px">wide</div><img src="gone.png" alt="gone"><script>nothing.here()</script>'
