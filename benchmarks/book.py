@@ -27,7 +27,7 @@ from measuring import keep, provenance
 from negdistill.bookmaking import planning
 
 COMMANDS = ("run", "render")  # what `make book` does
-MADE = ("[._]*venv*", ".git", "_build", "_runs", "*cache*")  # in a clone, and not of it
+MADE = (".venv", ".git", "_build", "_runs", "__pycache__", ".*_cache")  # in a clone, and not of it
 
 
 @contextmanager
