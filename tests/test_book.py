@@ -114,9 +114,9 @@ def test_logo_icon_style_script_cards_and_bibliography_exist():
     (static,) = CONFIG["sphinx"]["config"]["html_static_path"]
     card = CONFIG["sphinx"]["config"]["ogp_social_cards"]
     (style,) = CONFIG["sphinx"]["config"]["html_css_files"]
-    (script,) = CONFIG["sphinx"]["config"]["html_js_files"]
+    scripts = CONFIG["sphinx"]["config"]["html_js_files"]
     (references,) = CONFIG["bibtex_bibfiles"]
-    own = (f"{static}/{style}", f"{static}/{script}")
+    own = [f"{static}/{name}" for name in (style, *scripts)]
     for name in (CONFIG["logo"], CONFIG["html"]["favicon"], *own, references, card["image"]):
         assert (ROOT / name).is_file(), name
 

@@ -6,7 +6,7 @@ const offer = () => {
         if (image.naturalWidth < 2 * image.clientWidth || image.closest("a")) return;
         const link = document.createElement("a");
         link.className = "whole";
-        link.href = image.src;
+        link.href = image.currentSrc;
         image.replaceWith(link);
         link.append(image);
     });
