@@ -183,13 +183,14 @@ def rate_grid(row: Method, rate: float, tries: int) -> list[float]:
     """Learning rates that a row tries: the first `tries` of its own factors times `rate`, smallest first.
 
     Beyond the factors that it has, a rate below and one above them by turns, as far from the next as the two
-    rates at that end are from each other.
+    rates at that end are from each other, half and twice the one of a row that has no other.
     """
     check_whole("tries", tries, 1)
     factors = sorted(row.rates[:tries])
+    down, up = (factors[1] / factors[0], factors[-1] / factors[-2]) if len(factors) > 1 else (2.0, 2.0)
     while len(factors) < tries:
-        low, high = factors[0] ** 2 / factors[1], factors[-1] ** 2 / factors[-2]
-        factors = [low, *factors] if (tries - len(factors)) % 2 == 0 else [*factors, high]
+        below = (tries - len(factors)) % 2 == 0
+        factors = [factors[0] / down, *factors] if below else [*factors, factors[-1] * up]
     return [round(rate * factor, 10) for factor in factors]
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -232,6 +233,12 @@ def test_best_learning_rate():
 def test_a_grid_goes_on_beyond_its_ends_as_its_rates_do(name, tries, factors):
     rates = rate_grid(find_method(name), 0.002, tries)
     assert rates == pytest.approx([0.002 * factor for factor in factors], abs=1e-9)
+
+
+def test_a_row_with_one_rate_has_a_grid_around_it():
+    alone = replace(find_method("MIX"), rates=(3.0,))
+    assert rate_grid(alone, 0.002, 1) == [0.006]
+    assert rate_grid(alone, 0.002, 4) == pytest.approx([0.003, 0.006, 0.012, 0.024])
 
 
 def test_a_grid_has_a_whole_number_of_tries_and_one_at_least():
