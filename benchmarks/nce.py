@@ -147,7 +147,7 @@ def to(batch: dict[str, Tensor], arguments: argparse.Namespace) -> dict[str, Ten
     return {name: tensor.to(arguments.device) for name, tensor in batch.items()}
 
 
-def timed(action: Callable[[], None], device: str) -> float:
+def timed(action: Callable[[], object], device: str) -> float:
     began = time.perf_counter()
     action()
     if device == "cuda":
@@ -177,10 +177,9 @@ def turn_seconds(
     seconds: dict[str, list[float]] = {name: [] for name in ("released", "cached", "likelihood")}
     with tempfile.TemporaryDirectory() as folder:
         flat = [rows[i] for batch in drawn for i in batch]
-        began = time.perf_counter()
-        cache = teacher_cache(teacher, flat, 0, folder, batch_size=arguments.batch, progress=False)
-        passed = (time.perf_counter() - began) / len(drawn)
-        taught: CachedTeacher = cache.teacher()
+        made = partial(teacher_cache, teacher, flat, 0, folder, batch_size=arguments.batch, progress=False)
+        passed = timed(made, arguments.device) / len(drawn)
+        taught: CachedTeacher = made().teacher()  # the second time it is found
         for number, batch in enumerate(drawn):
             places = range(number * len(batch), (number + 1) * len(batch))
 

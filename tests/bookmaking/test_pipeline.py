@@ -464,6 +464,9 @@ def test_the_benchmark_runs_everything_twice_and_leaves_the_clone_alone(root, mo
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
     monkeypatch.setenv("PYTHONPATH", str(folder.parent))  # the clone's own package is made up
+    modules = [path.relative_to(folder.parent) for path in (folder.parent / "negdistill").rglob("*.py")]
+    ours = {part for path in modules for part in path.parts}
+    assert not shutil.ignore_patterns(*benchmark.MADE)("", ours), "what a clone has is copied"
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     for busy in (False, True):
         took = benchmark.seconds_of(root, "quick", 2, busy, ["run"])

@@ -323,8 +323,7 @@ def test_benchmark_runs_and_finds_both_forms_equal(tmp_path, capsys, monkeypatch
     arguments += "--batches 2 --repeats 5 --loss-tokens 64 --loss-vocabulary 1000 --top-k 5 --out"
     benchmark.main([*arguments.split(), str(tmp_path)])
     result = json.loads((tmp_path / "nce.json").read_text())
-    step = result["time"]["seconds"]
-    assert result["difference"] < 1e-10 and step["released"] > step["cached"] >= step["likelihood"] > 0
+    assert result["difference"] < 1e-10 and result["time"]["ratio"][1] > 1
     assert result["memory"].keys() == set(benchmark.FORMS)
     assert "released / ours" in (tmp_path / "nce.md").read_text()
     assert "A cached step takes" in capsys.readouterr().out
