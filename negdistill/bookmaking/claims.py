@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -45,7 +46,7 @@ def chapters(folder: str | Path) -> dict[str, Path]:
     for path in sorted(Path(folder).resolve().glob("[!.]*.ipynb")):
         if "." in path.stem:  # a run that failed, kept for its traceback
             continue
-        kept = _declared(path, path.stat().st_mtime_ns)[0]
+        kept = _declared(path).predictions
         if kept in found:
             raise ValueError(f"{path} declares predictions {kept!r}, as {found[kept].stem} does; rename one")
         if kept:
@@ -53,21 +54,60 @@ def chapters(folder: str | Path) -> dict[str, Path]:
     return found
 
 
+def other_teachers(folder: str | Path, chapter: str) -> list[Path]:
+    """Files of predictions in folders below, of runs of a chapter of this folder that differ in the teacher.
+
+    A run on another task is none of them, whoever taught it.
+    """
+    own = chapters(folder).get(chapter)
+    if own is None:
+        return []
+    below = (chapters(path).get(chapter) for path in sorted(Path(folder).glob("[!.]*/")))
+    asked = _declared(own.with_suffix(".ipynb"))
+    return [
+        path for path in below if path and asked.differs_in_teacher(_declared(path.with_suffix(".ipynb")))
+    ]
+
+
+class _Declared(NamedTuple):
+    """What a notebook declares its predictions to be, their digest in its provenance, task and teacher."""
+
+    predictions: str
+    digest: str
+    task: str | None
+    teacher: str | None
+
+    def differs_in_teacher(self, other: _Declared) -> bool:
+        return self.task == other.task and self.teacher != other.teacher
+
+
+def _declared(path: Path) -> _Declared:
+    return _read(path, path.stat().st_mtime_ns)
+
+
 @lru_cache(maxsize=64)
-def _declared(path: Path, changed: int) -> tuple[str, str]:
-    """What a notebook declares its predictions to be, and the digest of them in its provenance."""
+def _read(path: Path, changed: int) -> _Declared:
     declared = json.loads(path.read_text("utf-8"))["metadata"].get("negdistill", {})
-    made = declared.get("manifest", {}).get("artifacts", {})
-    return declared.get("predictions", ""), made.get(PREDICTIONS, "")
+    made = declared.get("manifest", {})
+    digest, given = made.get("artifacts", {}).get(PREDICTIONS, ""), made.get("parameters", {})
+    return _Declared(declared.get("predictions", ""), digest, given.get("task"), given.get("teacher"))
 
 
 @lru_cache(maxsize=16)
-def _predictions(path: Path, digest: str) -> pd.DataFrame:
-    if digest_file(path) != digest:
-        raise ValueError(
-            f"{path} is not what its notebook left: the digests differ; restore it, or run the notebook again"
-        )
-    return parquet.read_table(path).to_pandas()
+def _predictions(*runs: tuple[Path, _Declared]) -> pd.DataFrame:
+    """The answers of a run; of several, with the teacher of each."""
+    frames = []
+    for path, declared in runs:
+        if digest_file(path) != declared.digest:
+            raise ValueError(
+                f"{path} is not what its notebook left: the digests differ; restore it, or run the "
+                "notebook again"
+            )
+        frames.append(parquet.read_table(path).to_pandas())
+    if len(runs) == 1:
+        return frames[0]
+    taught = (frame.assign(teacher=of.teacher) for frame, (_, of) in zip(frames, runs, strict=True))
+    return pd.concat(taught, ignore_index=True)
 
 
 def predictions(folder: str | Path, chapter: str) -> pd.DataFrame:
@@ -75,7 +115,8 @@ def predictions(folder: str | Path, chapter: str) -> pd.DataFrame:
 
     chapter  what its notebook declares its predictions to be
 
-    FileNotFoundError where no chapter left them in the folder, ValueError where the file was changed since.
+    Runs with other teachers, in folders below, join it, and the column `teacher` tells them apart.
+    FileNotFoundError where no chapter left them in the folder, ValueError where a file was changed since.
     """
     path = chapters(folder).get(chapter)
     if path is None or not path.is_file():
@@ -83,8 +124,8 @@ def predictions(folder: str | Path, chapter: str) -> pd.DataFrame:
             f"no predictions {chapter!r} in {folder}: they are written with the executed notebook that "
             "declares them; run `python -m negdistill run --profile book`"
         )
-    notebook = path.with_suffix(".ipynb")
-    return _predictions(path, _declared(notebook, notebook.stat().st_mtime_ns)[1])
+    files = [path, *other_teachers(folder, chapter)]
+    return _predictions(*((one, _declared(one.with_suffix(".ipynb"))) for one in files))
 
 
 def select(frame: pd.DataFrame, where: Mapping[str, object]) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from negdistill.bookmaking.documents import read_yaml
 from negdistill.checks import check_choice
 
 TEACHERS = {"weak": "GPT-3.5", "strong": "GPT-4"}  # of the embedded benchmark, and whose level they have
+BOTH = "both"  # of the teachers
 REAL = "real"  # the chapter with the real student
 METHODS = "methods"  # the chapter with two teachers and several budgets
 CHAPTERS = ("negative", "nat", METHODS, "nce", "votes", "shifted", "ablations", "rivals", REAL, "when")
@@ -84,7 +85,7 @@ class Plan(NamedTuple):
 def comparisons(said: Mapping[str, object], where: str = "plan") -> tuple[Comparison, ...]:
     """What one line of the plan asks for: a comparison, or one for each teacher.
 
-    ValueError for a key or a chapter that is unknown, naming `where` it stands.
+    ValueError for a key, a chapter or a teacher that is unknown, naming `where` it stands.
     """
     for key in said:
         check_choice(f"{where}: key of a comparison", key, KEYS)
@@ -100,11 +101,13 @@ def comparisons(said: Mapping[str, object], where: str = "plan") -> tuple[Compar
     label += f", {budget}" if budget else ""
     label = f"real: {label}" if said["chapter"] == REAL else label
     rest = (*pair, said.get("sign", 1), said.get("wider", ""))
-    if said.get("teachers") != "both":
+    if "teachers" not in said:
         return (Comparison(label, said["chapter"], chosen, *rest),)
+    check_choice(f"{where}: teachers", said["teachers"], (BOTH, *TEACHERS))
     return tuple(
         Comparison(f"{teacher}: {label}", said["chapter"], {"teacher": teacher, **chosen}, *rest)
         for teacher in TEACHERS
+        if said["teachers"] in (BOTH, teacher)
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from negdistill.bookmaking.claims import chapters, predictions
+from negdistill.bookmaking.claims import chapters, other_teachers, predictions
 from negdistill.bookmaking.provenance import Execution, listing
 from negdistill.bookmaking.provenance import table as markdown
 from negdistill.bookmaking.results import in_markdown
@@ -26,7 +26,9 @@ SPANS = ("difference", "difference_low", "difference_high")
 
 def folders(executed: Path) -> list[Path]:
     """Folders of such runs, by name; what begins with a dot is a program's own."""
-    return sorted(path for path in executed.glob("[!.]*") if path.is_dir() and chapters(path))
+    taught = {path.parent for chapter in chapters(executed) for path in other_teachers(executed, chapter)}
+    found = (path for path in executed.glob("[!.]*/") if chapters(path))
+    return sorted(path for path in found if path.resolve() not in taught)
 
 
 def _chapter(folder: Path) -> tuple[str, Path]:

@@ -23,12 +23,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from negdistill import PUBLIC
 from negdistill.bookmaking import other_tasks, parameters, reference, reproduction, results
+from negdistill.bookmaking.claims import chapters, other_teachers
 from negdistill.bookmaking.claims_page import plan_page
 from negdistill.bookmaking.damage import BESIDE
 from negdistill.bookmaking.documents import put_rows, read_notebook
@@ -164,12 +166,22 @@ def cost_table(root: Path, runs: Sequence[Execution]) -> str:
     return table(["chapter", *SCALES], rows)
 
 
+def with_other_teachers(root: Path, runs: Sequence[Execution]) -> list[Execution]:
+    """The runs, and those of the same chapters with other teachers that are committed."""
+    folder, more = root / "book" / "executed", []
+    for chapter in chapters(folder):
+        for path in other_teachers(folder, chapter):
+            run = Execution.read(path.with_suffix(".ipynb"))
+            more.append(replace(run, title=f"{run.title}, {run.made.parameters['teacher']} teacher"))
+    return [*runs, *more]
+
+
 GENERATED: dict[str, Callable[[Path, Sequence[Execution]], str]] = {
     "public": public_table,
     "modules": module_table,
-    "executions": execution_table,
+    "executions": lambda root, runs: execution_table(root, with_other_teachers(root, runs)),
     "versions": version_table,
-    "provenance": provenance,
+    "provenance": lambda root, runs: provenance(root, with_other_teachers(root, runs)),
     "results": result_tables,
     "answers": answers,
     "costs": cost_table,

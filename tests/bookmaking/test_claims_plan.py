@@ -24,6 +24,7 @@ def test_a_line_is_a_comparison_of_the_columns_that_it_names():
     weak, strong = comparisons(line)
     assert weak.label == "weak: a − b, best point" and weak.sign == strong.sign == -1
     assert strong.where == {"teacher": "strong", "budget": "best point"}
+    assert comparisons(line | {"teachers": "strong"}) == (strong,)
     line = {"chapter": "votes", "students": ["x", "y"], "one": "ASC", "other": "SC"}
     (votes,) = comparisons(line)
     assert votes.one == ("x, ASC", "y, ASC") and votes.other == ("x, SC", "y, SC")
@@ -36,6 +37,8 @@ def test_a_mistake_is_refused_in_words(tmp_path):
         comparisons({"chapter": "rival", "one": "a", "other": "b"}, "claim 3")
     with pytest.raises(ValueError, match="key of a comparison must be .* got 'budgets'"):
         comparisons({"chapter": "nce", "budgets": "x", "one": "a", "other": "b"})
+    with pytest.raises(ValueError, match="claim 3: teachers must be .*'both'.* got 'week'"):
+        comparisons({"chapter": "rivals", "teachers": "week", "one": "a", "other": "b"}, "claim 3")
     text = PLAN.read_text("utf-8").replace("number: 2", "number: 1")
     (tmp_path / "plan.yml").write_text(text, "utf-8")
     with pytest.raises(ValueError, match="plan.yml: claim 1 stands there twice"):

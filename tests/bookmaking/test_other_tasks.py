@@ -6,10 +6,11 @@ import shutil
 import pandas as pd
 import pytest
 
-from negdistill.bookmaking.claims import chapters
+from negdistill.bookmaking.claims import chapters, predictions
 from negdistill.bookmaking.claims_plan import read_plan
 from negdistill.bookmaking.evidence import other_figures
 from negdistill.bookmaking.other_tasks import ALL, folders, gains, sections, table
+from negdistill.bookmaking.pages import with_other_teachers
 from negdistill.bookmaking.planning import executed_folder, find_root
 from negdistill.runs.digests import digest_file
 
@@ -35,11 +36,16 @@ def executed(tmp_path):
     path = folder / "11_real_student.parquet"
     pd.DataFrame(rows).to_parquet(path, index=False)
     made = {"inputs": {}, "parameters": {"steps": 128}, "seed": 0, "machine": {}, "seconds": 60.0}
+    declare(path, made)
+    return folder.parent
+
+
+def declare(path, made):
+    """A notebook beside predictions that declares them and says how they were made."""
     made |= {"versions": {}, "artifacts": {"predictions.parquet": digest_file(path)}}
     cell = {"cell_type": "markdown", "metadata": {}, "source": "# A student", "id": "a"}
     notebook = {"cells": [cell], "metadata": {"negdistill": {"predictions": "real", "manifest": made}}}
     path.with_suffix(".ipynb").write_text(json.dumps(notebook | {"nbformat": 4, "nbformat_minor": 5}))
-    return folder.parent
 
 
 def test_a_run_stands_beside_the_chapters_and_is_none_of_them(executed):
@@ -61,6 +67,32 @@ def test_all_questions_and_each_subject_have_rows(executed):
     drawn = gains(executed / "word-problems").set_index("label")["value"]
     assert drawn.to_dict() == {"as it is − CoT KD": -0.5, "NAT − CoT KD": pytest.approx(1 / 3)}
     assert list(other_figures(executed, PLAN)) == ["word-problems.png"]
+
+
+@pytest.mark.parametrize(("task", "joins"), [("math", True), ("gsm8k", False)])
+def test_a_run_with_another_teacher_joins_its_chapter_and_one_on_another_task_does_not(executed, task, joins):
+    one = executed / "word-problems" / "11_real_student.parquet"
+    frame, made = pd.read_parquet(one), {"inputs": {}, "seed": 0, "machine": {}, "seconds": 1.0}
+    own, other = executed / one.name, executed / "strong-teacher" / one.name
+    other.parent.mkdir()
+    for path, given in ((own, ("math", "weak")), (other, (task, "strong"))):
+        frame.assign(correct=path == other).to_parquet(path, index=False)
+        declare(path, made | {"parameters": dict(zip(("task", "teacher"), given, strict=True))})
+    apart = {"strong-teacher", "word-problems"} - ({"strong-teacher"} if joins else set())
+    assert {path.name for path in folders(executed)} == apart
+    if joins:
+        kept = other.read_bytes()
+        other.write_bytes(own.read_bytes())
+        with pytest.raises(ValueError, match="strong-teacher.* is not what its notebook left"):
+            predictions(executed, "real")
+        other.write_bytes(kept)
+    found = predictions(executed, "real")
+    assert len(found) == (2 if joins else 1) * len(frame)
+    if joins:
+        solved = found.groupby("teacher")["correct"].mean()
+        assert solved.to_dict() == {"weak": 0.0, "strong": 1.0}
+        (run,) = with_other_teachers(executed.parents[1], [])
+        assert run.title == "A student, strong teacher"
 
 
 def test_the_section_has_every_number_and_where_it_came_from(executed):
