@@ -133,7 +133,7 @@ def work(job: Job, rows: int) -> Work | None:
     The notebook's metadata declares both: {"negdistill": {"work": {"steps": terms, "answers": terms}}}. A
     term is a product, the terms are added. A factor is a whole number, or
 
-        name                     a parameter: its number, or the length of its list
+        name                     a parameter: its number, or how many its list or mapping holds
         any of name              1 where the parameter is not empty, else 0
         nonzero of name          how many numbers of its list are not 0
         trainings of name        all trainings that the methods of its list take, with what these use
@@ -169,7 +169,7 @@ def _factor(job: Job, factor: int | str, rows: int) -> int:
         }
         check_choice(f"work of {job.name}", kind, counts)
         return int(counts[kind](p[name]))
-    return len(p[name]) if isinstance(p[name], list) else p[name]
+    return len(p[name]) if isinstance(p[name], list | dict) else p[name]
 
 
 @lru_cache(maxsize=8)
