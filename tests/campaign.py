@@ -95,7 +95,7 @@ def part(data, places: slice):
 
 def flips(rng: random.Random) -> Tried:
     from negdistill import fit, fit_ranker, load_student, load_task, sample, settings
-    from negdistill.bookmaking.claims import predictions
+    from negdistill.bookmaking.predictions import predictions
     from negdistill.inference.ranker_fit import load_ranker
     from negdistill.training.adapters import lora
     from negdistill.training.checkpoint import CHECKPOINT

@@ -16,7 +16,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from negdistill.bookmaking.claims import judge, predictions, too_wide
+from negdistill.bookmaking.claims import judge, too_wide
 from negdistill.bookmaking.claims_page import cards, claim_figures
 from negdistill.bookmaking.claims_plan import CHAPTERS, read_plan
 from negdistill.bookmaking.damage import is_run
@@ -33,6 +33,7 @@ from negdistill.bookmaking.evidence import (
 )
 from negdistill.bookmaking.other_tasks import folders, table
 from negdistill.bookmaking.planning import notebooks
+from negdistill.bookmaking.predictions import predictions
 from negdistill.bookmaking.reference import modules, names
 from negdistill.bookmaking.texts import texts
 from negdistill.inference.side_by_side import SHOWN, fits_in

@@ -1,6 +1,6 @@
 """Claims: what is said about wrong answers, judged from the committed predictions.
 
-    book/executed/*.parquet        --Comparison-->  a difference, its interval over questions and seeds, p
+    `predictions.predictions`      --Comparison-->  a difference, its interval over questions and seeds, p
     `judge`                        one row per comparison of every claim of the plan
     `claim_verdict`                what they say together
 
@@ -9,24 +9,18 @@ No number comes from anywhere but those files. A comparison whose rows are not t
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from pyarrow import parquet
 
 from negdistill.bookmaking.agreement import kappa, kappa_difference, kappa_share
 from negdistill.bookmaking.claims_plan import REAL, SAME_ACCURACY, Comparison, Plan
-from negdistill.bookmaking.tables import with_shifted
-from negdistill.runs.digests import digest_file
+from negdistill.bookmaking.predictions import chapters, predictions, rows_of, select
 from negdistill.stats import VERDICTS, Difference, bootstrap_accuracy, holm, overlap, paired, verdict
 from negdistill.training.method_table import COT, NEGATIVE
 
-PREDICTIONS = "predictions.parquet"
 AGAIN = "CoT KD, again"
 NOT_RUN, NOT_ASKED, SMALL = "not run yet", "not asked here", "smaller run"
 NOT_PLANNED = "not planned"  # with this student
@@ -34,122 +28,7 @@ MIXED = "mixed"  # decided throughout, though not alike
 DECIDES = ("decides", "real")  # roles of what decides, with the embedded and with the real student
 COLUMNS = ["claim", "role", "label", "state", "value", "low", "high", "p", "sign", "baseline", "wider"]
 
-# --- predictions --------------------------------------------------------------------------------------
-
-
-def chapters(folder: str | Path) -> dict[str, Path]:
-    """Files of predictions by what their notebooks declare them to be: {"negdistill": {"predictions": name}}.
-
-    folder  of executed notebooks. ValueError where two declare the same.
-    """
-    found: dict[str, Path] = {}
-    for path in sorted(Path(folder).resolve().glob("[!.]*.ipynb")):
-        if "." in path.stem:  # a run that failed, kept for its traceback
-            continue
-        kept = _declared(path).predictions
-        if kept in found:
-            raise ValueError(f"{path} declares predictions {kept!r}, as {found[kept].stem} does; rename one")
-        if kept:
-            found[kept] = path.with_suffix(".parquet")
-    return found
-
-
-def other_teachers(folder: str | Path, chapter: str) -> list[Path]:
-    """Files of predictions in folders below, of runs of a chapter of this folder that differ in the teacher.
-
-    A run on another task is none of them, whoever taught it.
-    """
-    own = chapters(folder).get(chapter)
-    if own is None:
-        return []
-    below = (chapters(path).get(chapter) for path in sorted(Path(folder).glob("[!.]*/")))
-    asked = _declared(own.with_suffix(".ipynb"))
-    return [
-        path for path in below if path and asked.differs_in_teacher(_declared(path.with_suffix(".ipynb")))
-    ]
-
-
-class _Declared(NamedTuple):
-    """What a notebook declares its predictions to be, their digest in its provenance, task and teacher."""
-
-    predictions: str
-    digest: str
-    task: str | None
-    teacher: str | None
-
-    def differs_in_teacher(self, other: _Declared) -> bool:
-        return self.task == other.task and self.teacher != other.teacher
-
-
-def _declared(path: Path) -> _Declared:
-    return _read(path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _read(path: Path, changed: int) -> _Declared:
-    declared = json.loads(path.read_text("utf-8"))["metadata"].get("negdistill", {})
-    made = declared.get("manifest", {})
-    digest, given = made.get("artifacts", {}).get(PREDICTIONS, ""), made.get("parameters", {})
-    return _Declared(declared.get("predictions", ""), digest, given.get("task"), given.get("teacher"))
-
-
-@lru_cache(maxsize=16)
-def _predictions(*runs: tuple[Path, _Declared]) -> pd.DataFrame:
-    """The answers of a run; of several, with the teacher of each."""
-    frames = []
-    for path, declared in runs:
-        if digest_file(path) != declared.digest:
-            raise ValueError(
-                f"{path} is not what its notebook left: the digests differ; restore it, or run the "
-                "notebook again"
-            )
-        frames.append(parquet.read_table(path).to_pandas())
-    if len(runs) == 1:
-        return frames[0]
-    taught = (frame.assign(teacher=of.teacher) for frame, (_, of) in zip(frames, runs, strict=True))
-    return pd.concat(taught, ignore_index=True)
-
-
-def predictions(folder: str | Path, chapter: str) -> pd.DataFrame:
-    """What a chapter's methods answered: method, seed, problem_id, level, answer, correct, and more columns.
-
-    chapter  what its notebook declares its predictions to be
-
-    Runs with other teachers, in folders below, join it, and the column `teacher` tells them apart.
-    FileNotFoundError where no chapter left them in the folder, ValueError where a file was changed since.
-    """
-    path = chapters(folder).get(chapter)
-    if path is None or not path.is_file():
-        raise FileNotFoundError(
-            f"no predictions {chapter!r} in {folder}: they are written with the executed notebook that "
-            "declares them; run `python -m negdistill run --profile book`"
-        )
-    files = [path, *other_teachers(folder, chapter)]
-    return _predictions(*((one, _declared(one.with_suffix(".ipynb"))) for one in files))
-
-
-def select(frame: pd.DataFrame, where: Mapping[str, object]) -> pd.DataFrame:
-    """The rows with these values; set "shifted" is all but "test", questions apart."""
-    for column, value in where.items():
-        if (column, value) == ("set", "shifted"):
-            frame = with_shifted(frame)["shifted"]
-        elif column not in frame:
-            return frame.iloc[:0]
-        else:
-            frame = frame[frame[column] == value]
-    return frame
-
-
-def rows_of(frame: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
-    """The rows of the methods, questions numbered apart, as of one method."""
-    parts = [frame[frame["method"] == method] for method in methods]
-    if missing := [method for method, part in zip(methods, parts, strict=True) if part.empty]:
-        raise ValueError(
-            f"predictions must hold {missing[0]!r}; they hold {sorted(frame['method'].unique())}"
-        )
-    if len(parts) > 1:
-        parts = [part.assign(problem_id=f"{n}:" + part["problem_id"]) for n, part in enumerate(parts)]
-    return pd.concat(parts).assign(method="")
+# --- comparing ----------------------------------------------------------------------------------------
 
 
 def pair(folder: str | Path, of: Comparison) -> tuple[pd.DataFrame, pd.DataFrame]:

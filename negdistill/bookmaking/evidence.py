@@ -18,11 +18,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from negdistill.bookmaking import other_tasks, plots
-from negdistill.bookmaking.claims import chapters, compare, is_there, judge, predictions, rows_of, select
+from negdistill.bookmaking.claims import compare, is_there, judge
 from negdistill.bookmaking.claims_page import cards, claim_figures
 from negdistill.bookmaking.claims_plan import METHODS, REAL, TEACHERS, Plan, read_plan
 from negdistill.bookmaking.editions import editions
 from negdistill.bookmaking.plots_claims import forest
+from negdistill.bookmaking.predictions import chapters, predictions, rows_of, select
 from negdistill.bookmaking.tables import method_table
 from negdistill.runs.digests import digest_json
 from negdistill.runs.files import atomic_path, atomic_write_text

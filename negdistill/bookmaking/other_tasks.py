@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from negdistill.bookmaking.claims import chapters, other_teachers, predictions
+from negdistill.bookmaking.predictions import chapters, other_teachers, predictions
 from negdistill.bookmaking.provenance import Execution, listing
 from negdistill.bookmaking.provenance import table as markdown
 from negdistill.bookmaking.results import in_markdown

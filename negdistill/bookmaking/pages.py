@@ -30,7 +30,6 @@ import pandas as pd
 
 from negdistill import PUBLIC
 from negdistill.bookmaking import other_tasks, parameters, reference, reproduction, results
-from negdistill.bookmaking.claims import chapters, other_teachers
 from negdistill.bookmaking.claims_page import plan_page
 from negdistill.bookmaking.damage import BESIDE
 from negdistill.bookmaking.documents import put_rows, read_notebook
@@ -38,6 +37,7 @@ from negdistill.bookmaking.finishing import drop_bundles, launch_sources, name_l
 from negdistill.bookmaking.locks import taking_turns
 from negdistill.bookmaking.moved import lead_on
 from negdistill.bookmaking.planning import Failure, executed_folder, notebooks, profiles
+from negdistill.bookmaking.predictions import chapters, other_teachers
 from negdistill.bookmaking.provenance import (
     Execution,
     duration,

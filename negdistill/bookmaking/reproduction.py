@@ -18,10 +18,10 @@ from typing import TextIO
 import pandas as pd
 
 from negdistill.bookmaking import pipeline
-from negdistill.bookmaking.claims import PREDICTIONS
 from negdistill.bookmaking.damage import BESIDE
 from negdistill.bookmaking.documents import put_rows, read_rows
 from negdistill.bookmaking.planning import Failure, Job, apart, inputs_of, plan, select, shared_inputs, stored
+from negdistill.bookmaking.predictions import PREDICTIONS
 from negdistill.bookmaking.provenance import Execution, code, table
 from negdistill.runs.digests import digest_file, digest_json
 

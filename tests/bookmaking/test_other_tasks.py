@@ -6,12 +6,12 @@ import shutil
 import pandas as pd
 import pytest
 
-from negdistill.bookmaking.claims import chapters, predictions
 from negdistill.bookmaking.claims_plan import read_plan
 from negdistill.bookmaking.evidence import other_figures
 from negdistill.bookmaking.other_tasks import ALL, folders, gains, sections, table
 from negdistill.bookmaking.pages import with_other_teachers
 from negdistill.bookmaking.planning import executed_folder, find_root
+from negdistill.bookmaking.predictions import chapters, predictions
 from negdistill.runs.digests import digest_file
 
 PLAN = read_plan(find_root() / "book" / "plan.yml")

@@ -1,0 +1,68 @@
+"""Predictions: read with their digest, and taken over by a longer run of the same experiment alone."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from negdistill.bookmaking import pipeline
+from negdistill.bookmaking.planning import find_root
+from negdistill.bookmaking.predictions import earlier_answers, predictions
+from negdistill.runs.folder import RunFolder
+
+
+def test_a_changed_file_is_refused(answered, tmp_path):
+    for path in answered.iterdir():
+        shutil.copy(path, tmp_path)
+    path = tmp_path / "chapter_nce.parquet"
+    frame = pd.read_parquet(path)
+    frame.loc[0, "correct"] = not frame.loc[0, "correct"]
+    frame.to_parquet(path, index=False)
+    with pytest.raises(ValueError, match="chapter_nce.parquet is not what its notebook left: the digests"):
+        predictions(tmp_path, "nce")
+    shutil.copy(answered / "chapter_nce.ipynb", tmp_path / "chapter_other.ipynb")
+    with pytest.raises(ValueError, match="declares predictions 'nce', as chapter_nce does"):
+        predictions(tmp_path, "votes")
+
+
+def test_an_earlier_run_is_taken_over_where_all_that_decides_is_the_same(answered, tmp_path):
+    for path in answered.glob("chapter_nce.*"):
+        shutil.copy(path, tmp_path)
+    path = tmp_path / "chapter_nce.ipynb"
+    notebook = json.loads(path.read_text("utf-8"))
+    notebook["metadata"]["negdistill"]["manifest"]["parameters"] = {"steps": 600, "seeds": [0]}
+    path.write_text(json.dumps(notebook), "utf-8")
+    assert earlier_answers(path, {"steps": 600}).equals(predictions(answered, "nce"))
+    assert earlier_answers("", {"steps": 600}).empty
+    with pytest.raises(
+        ValueError, match="steps must be 600 as in the earlier run, .*ipynb; got 300: its answers"
+    ):
+        earlier_answers(path, {"steps": 300})
+    with pytest.raises(ValueError, match="rate must be None as in the earlier run"):
+        earlier_answers(path, {"steps": 600, "rate": 0.1})
+    with pytest.raises(ValueError, match="12_when.ipynb must be an executed notebook with its predictions"):
+        earlier_answers(find_root() / "notebooks" / "12_when.ipynb", {})
+
+
+def test_a_longer_run_of_a_chapter_trains_what_is_new_alone(tmp_path):
+    """With the answers of an earlier run, and those that a run from nothing gives."""
+    root, executed = find_root(), "_build/smoke/executed/12_when.ipynb"
+    found = {}
+    rates = dict.fromkeys(("Negatives first", "CoT KD, continued"), 0.003)
+    given = {"methods": ["Negatives first"], "known_rates": rates, "sizes": [], "shares": [], "ranks": []}
+    for name, seeds in (("first", [0]), ("longer", [0, 2]), ("anew", [0, 2])):
+        clone = tmp_path / name
+        clone.mkdir()
+        for part in ("notebooks", "negdistill", "constraints.txt"):
+            (clone / part).symlink_to(root / part)
+        more = {"earlier": str(tmp_path / "first" / executed)} if name == "longer" else {}
+        run_dir = str(clone / "runs")
+        pipeline.run(clone, "smoke", ["12"], overrides={**given, **more, "seeds": seeds, "run_dir": run_dir})
+        run = RunFolder.open(run_dir)
+        fits = {
+            json.loads(path.read_text())["seed"] for path in (clone / "runs" / "fits").glob("*/manifest.json")
+        }
+        found[name] = fits, pd.read_parquet(run.path("predictions.parquet"))
+    assert found["first"][0] == {0, 1} and found["longer"][0] == {2} and found["anew"][0] == {0, 1, 2}
+    pd.testing.assert_frame_equal(found["longer"][1], found["anew"][1])
