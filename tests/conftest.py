@@ -130,8 +130,12 @@ def _chapters(rows):
         ],
         "negative": [rows(["CoT KD", "Negative adapter", "CoT KD, again"], budget="equal accuracy")],
         "rivals": [
-            *(rows(rivals, budget=budget) for budget in ("equal steps", "best point")),
-            rows([f"CoT KD, continued, {rule}" for rule in ("SC", "likelihood ratio")], budget="vote of 16"),
+            rows(methods, teacher=t, budget=budget)
+            for t in ("weak", "strong")
+            for methods, budget in (
+                *((rivals, budget) for budget in ("equal steps", "best point")),
+                ([f"CoT KD, continued, {rule}" for rule in ("SC", "likelihood ratio")], "vote of 16"),
+            )
         ],
         "ablations": [
             *(rows(["CoT KD", "NAT"], variant=name) for name in ("as it is", "rank 2")),
