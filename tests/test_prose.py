@@ -22,6 +22,10 @@ WEAK, STRONG = {"teacher": "weak"}, {"teacher": "strong"}
 BEST, EQUAL, PAPER = ({"budget": name} for name in ("best point", "equal steps", "as in the paper"))
 ONE, ALIKE = {"budget": "pass@1"}, {"budget": "equal accuracy"}
 TEST, FIRST = {"set": "test"}, {"set": "test", "seed": 0}
+WHOLE, LATE, SOON, CUT = (
+    {"axis": "part of wrong rationales", "at": part, "check": False}
+    for part in ("all", "late", "soon", "beginnings")
+)
 LONGER, COT, EMPTY = "CoT KD, continued", "CoT KD", "NAT, empty branch"
 
 # What a page says, and of what: a chapter, values of its columns, and a row less another or a row alone.
@@ -42,6 +46,8 @@ SAID = {
         ("1.5 [-0.1, 3.0]", "rivals", STRONG | BEST, LONGER, "REDI"),
         ("3.5 [0.7, 6.5]", "rivals", STRONG | BEST, "Negatives first", LONGER),
         ("3.5 [0.6, 6.3]", "rivals", STRONG | BEST, "Negatives first", "MIX"),
+        ("0.1 [-3.3, 4.2]", "when", (CUT, WHOLE), "Negatives first", "Negatives first"),
+        ("3.1 [0.5, 6.0]", "when", CUT | {"check": True}, "Negatives first", LONGER),
         ("0.9 [-1.4, 3.2]", "nce", {}, "NCE, own samples", "KD"),
         ("6.2 [4.1, 8.5]", "nce", {}, "CoT KD, own samples", "NCE, own samples"),
         ("-0.1 [-0.9, 0.6]", "real", FIRST, "NCE", "KD"),
@@ -67,6 +73,13 @@ SAID = {
         ("7.7 [5.3, 10.1]", "word-problems", TEST, COT, "Negative adapter"),
         ("5.1 [2.8, 7.6]", "word-problems", TEST, COT, "MIX"),
         ("0.9 [-0.8, 2.8]", "word-problems", TEST, "NAT", EMPTY),
+    ],
+    "12_when.ipynb": [
+        ("2.9 [0.0, 5.7]", "when", CUT, "Negatives first", LONGER),
+        ("3.1 [0.5, 6.0]", "when", CUT | {"check": True}, "Negatives first", LONGER),
+        ("0.1 [-3.3, 4.2]", "when", (CUT, WHOLE), "Negatives first", "Negatives first"),
+        ("25.2 [18.5, 33.3]", "when", CUT, LONGER, "GLOW"),
+        ("4.8 [1.5, 7.9]", "when", (LATE, SOON), "GLOW", "GLOW"),
     ],
     "10_rivals.ipynb": [
         ("44.5 [41.4, 47.7]", "rivals", WEAK | BEST, "DPO + NLL", None),
@@ -163,7 +176,8 @@ def of_seeds(frame, other):
 def difference(chapter, where, one, other):
     if other is None:
         return bootstrap_accuracy(*answers(chapter, where, one))
-    one, other = answers(chapter, where, one, other)
+    places = where if isinstance(where, tuple) else (where, where)  # of one row and of the other
+    (one,), (other,) = (answers(chapter, *of) for of in zip(places, (one, other), strict=True))
     if other["seed"].nunique() > 1:
         one = of_seeds(one, other)
     return paired(one, of_seeds(other, one))
