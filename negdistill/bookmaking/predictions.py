@@ -20,6 +20,7 @@ from negdistill.bookmaking.tables import with_shifted
 from negdistill.runs.digests import digest_file
 
 PREDICTIONS = "predictions.parquet"
+TOLD_BY = ("task", "student", "teacher")  # parameters by which runs of one chapter are told apart
 
 
 def chapters(folder: str | Path) -> dict[str, Path]:
@@ -42,7 +43,7 @@ def chapters(folder: str | Path) -> dict[str, Path]:
 def other_teachers(folder: str | Path, chapter: str) -> list[Path]:
     """Files of predictions in folders below, of runs of a chapter of this folder that differ in the teacher.
 
-    A run on another task is none of them, whoever taught it.
+    A run on another task, or of another student, is none of them, whoever taught it.
     """
     own = chapters(folder).get(chapter)
     if own is None:
@@ -62,10 +63,8 @@ class _Declared(NamedTuple):
     parameters: Mapping[str, object]
 
     def differs_in_teacher(self, other: _Declared) -> bool:
-        task, teacher = (
-            self.parameters.get(name) == other.parameters.get(name) for name in ("task", "teacher")
-        )
-        return task and not teacher
+        same = {name: self.parameters.get(name) == other.parameters.get(name) for name in TOLD_BY}
+        return same == {name: name != "teacher" for name in TOLD_BY}
 
 
 def _declared(path: Path) -> _Declared:

@@ -69,15 +69,18 @@ def test_all_questions_and_each_subject_have_rows(executed):
     assert list(other_figures(executed, PLAN)) == ["word-problems.png"]
 
 
-@pytest.mark.parametrize(("task", "joins"), [("math", True), ("gsm8k", False)])
-def test_a_run_with_another_teacher_joins_its_chapter_and_one_on_another_task_does_not(executed, task, joins):
+@pytest.mark.parametrize(
+    ("task", "student", "joins"),
+    [("math", "small", True), ("gsm8k", "small", False), ("math", "large", False)],
+)
+def test_a_run_with_another_teacher_joins_its_chapter_and_no_other_run_does(executed, task, student, joins):
     one = executed / "word-problems" / "11_real_student.parquet"
     frame, made = pd.read_parquet(one), {"inputs": {}, "seed": 0, "machine": {}, "seconds": 1.0}
     own, other = executed / one.name, executed / "strong-teacher" / one.name
     other.parent.mkdir()
-    for path, given in ((own, ("math", "weak")), (other, (task, "strong"))):
+    for path, given in ((own, ("math", "small", "weak")), (other, (task, student, "strong"))):
         frame.assign(correct=path == other).to_parquet(path, index=False)
-        declare(path, made | {"parameters": dict(zip(("task", "teacher"), given, strict=True))})
+        declare(path, made | {"parameters": dict(zip(("task", "student", "teacher"), given, strict=True))})
     apart = {"strong-teacher", "word-problems"} - ({"strong-teacher"} if joins else set())
     assert {path.name for path in folders(executed)} == apart
     if joins:
