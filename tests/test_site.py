@@ -213,6 +213,23 @@ def test_a_large_figure_on_a_phone_leads_to_itself_in_full_size(html, tmp_path):
             assert len(found) == large * window.run(figures) and all(to == image for to, image in found)
 
 
+def test_a_table_that_goes_on_fades_until_it_is_scrolled_to_its_end(html, tmp_path):
+    boxes = "document.querySelectorAll('div.cell_output .text_html:has(table)')"
+    fades = f"[...{boxes}].map(one => [one.scrollWidth > one.clientWidth, getComputedStyle(one).maskImage])"
+    ends = f"{boxes}.forEach(one => one.scrollTo(one.scrollWidth, 0))"
+    drawn = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    with browser.served(html) as address, browser.browser(tmp_path / "profile") as window:
+        window.resize(390)
+        window.open(f"{address}/book/executed/05_baselines.html")
+        window.run(drawn)
+        found = window.run(fades)
+        assert {wide for wide, _ in found} == {True, False}
+        assert all(("rgb(0, 0, 0) 20px" in mask) == wide for wide, mask in found)
+        window.run(f"{ends}, {drawn}")
+        left = [float(re.search(r"([\d.e-]+)px\)$", mask)[1]) for _, mask in window.run(fades)]
+        assert max(left) < 0.1
+
+
 def test_the_browser_run_would_see_what_is_wrong(tmp_path):
     body = (
         '<div style="width: 500px">wide</div><img src="gone.png" alt="gone"><script>nothing.here()</script>'
