@@ -95,13 +95,22 @@ def training_step(model: nn.Module, ids: Tensor, others: int, peaks: list[int]) 
 # --- command line -------------------------------------------------------------------------------------
 
 
+def turns(text: str) -> int:
+    """A number of repeats, as the command line gives it; quartiles need two."""
+    number = int(text)
+    if number < 2:
+        raise argparse.ArgumentTypeError(f"must be at least 2, which quartiles need; got {text}")
+    return number
+
+
 def plain_options(description: str, **defaults: int) -> argparse.ArgumentParser:
     """A parser with --out and an integer option for each of the defaults; the description is a module's."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=raw)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     for name, default in defaults.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
+        kind = turns if name == "repeats" else int
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default)
     return parser
 
 

@@ -55,17 +55,19 @@ def kills(rng: random.Random, times: int = 6) -> Tried:
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(shutil.copytree(ROOT, Path(folder) / "clone", ignore=SKIPPED))
         expected = outputs(clone)
+        killed = 0
         for _ in range(times):
             process = chapters(clone)
             time.sleep(rng.uniform(1, 25))
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
+            killed += process.returncode == -signal.SIGKILL  # else it was done before
         whole = chapters(clone)
         error = whole.communicate()[1].decode()
         held = whole.returncode == 0 and outputs(clone) == expected
         if not held:
             sys.stderr.write(error[-2000:])
-        yield from [("chapters 03 and 07 killed", held)] * times
+        yield f"chapters 03 and 07, killed {killed} times", held  # one run follows them all
 
 
 # --- flips --------------------------------------------------------------------------------------------

@@ -129,6 +129,8 @@ def survives(mutation: Mutation) -> bool:
         command = [sys.executable, "-m", "pytest", "-q", "-x", *mutation.tests.split()]
         environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, check=False)
+        if done.returncode not in (0, 1):  # tests that did not run have caught nothing
+            raise SystemExit(f"{mutation.name}: code {done.returncode} of {' '.join(command)}")
         return done.returncode == 0
 
 

@@ -393,3 +393,19 @@ def test_continuous_integration_is_the_makefile():
         for name, flow in runs.items()
     }
     assert "bash .ci/run" in steps["ci"] and "make html" in steps["pages"]
+
+
+def test_tests_that_fail_leave_no_render_behind(tmp_path):
+    """With a make that starts, as a render does, a process in a session of its own."""
+    render = "import subprocess; subprocess.run(['sleep', '60'], start_new_session=True)"
+    make = tmp_path / "make"
+    make.write_text(
+        f'#!/bin/sh\ncase $1 in html) exec {sys.executable} -c "{render}";; test) sleep 1; exit 3;; esac\n'
+    )
+    make.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    # runs until nobody holds its output
+    done = subprocess.run(
+        [ROOT / ".ci" / "run"], env=environment, capture_output=True, timeout=30, check=False
+    )
+    assert done.returncode == 3

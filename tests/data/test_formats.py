@@ -167,6 +167,7 @@ def test_a_whole_surrogate_pair_is_one_character():
     assert parse_row(rb'{"a": "\ud83d\ude00 \u2028"}') == {"a": "\U0001f600 \u2028"}
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
 def test_what_is_no_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.jsonl")
     (tmp_path / "folder.jsonl").mkdir()

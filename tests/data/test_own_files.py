@@ -193,6 +193,7 @@ def test_one_text_in_two_splits_is_refused(tmp_path):
         )
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
 @pytest.mark.parametrize("name", ["pipe.jsonl", "pipe.jsonl.gz"])
 def test_a_pipe_is_refused_at_once(tmp_path, name):
     """Kind: a pipe in the place of a file; as in logrotate/logrotate#607, tox-dev/filelock#549."""

@@ -1,5 +1,4 @@
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -156,9 +155,10 @@ def test_killed_run_ends_with_the_same_files(tmp_path):
         if list((tmp_path / "killed").glob(f"*/{CHECKPOINT}")):
             break
         time.sleep(0.02)
-    child.send_signal(signal.SIGKILL)
+    ended = child.poll()
+    child.kill()
     error = child.communicate()[1].decode()
-    assert child.returncode == -signal.SIGKILL, error
+    assert ended is None, error
     (folder,) = (tmp_path / "killed").iterdir()
     assert not (folder / "adapter").exists()
 

@@ -1,13 +1,13 @@
 """Samples of every view across batches, their probabilities against a plain forward pass, and the folder."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -159,7 +159,7 @@ def test_the_bar_counts_samples(capfd):
 
 def test_the_batch_fits_the_memory(monkeypatch):
     student = tiny()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = psutil.virtual_memory().total
     row = 256 * 100 + 32 * len(TOKENIZER)  # 256 bytes of keys and values per token
     for rows in (1, 40):
         monkeypatch.setattr(sample_module, "MEMORY", (rows + 0.5) * row / memory)
@@ -210,7 +210,7 @@ def test_killed_and_run_again_is_the_same_file(tmp_path, one_thread):
     while len(list(folder.glob("wave-*"))) < 3 and process.poll() is None:
         time.sleep(0.002)
     process.kill()
-    assert process.wait() == -9
+    assert process.wait() != 0  # killed before it was done; Windows gives no -9
     assert 3 <= len(list(folder.glob("wave-*"))) < 9 and not (folder / "samples.jsonl").exists()
     for one in (folder, tmp_path / "whole"):
         again = sample(tiny(), PROMPTS, **HARD, out_dir=one)

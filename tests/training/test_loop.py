@@ -1,7 +1,6 @@
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -249,9 +248,10 @@ def test_killed_run_resumes_to_identical_weights(tmp_path):
     while not file.exists() and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(0.3)
-    child.send_signal(signal.SIGKILL)
+    ended = child.poll()
+    child.kill()
     error = child.communicate()[1].decode()
-    assert child.returncode == -signal.SIGKILL, error
+    assert ended is None, error
     with safe_open(file, "pt") as stored:
         done = len(stored.get_tensor("history"))
     assert 0 < done < 60
