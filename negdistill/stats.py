@@ -97,8 +97,9 @@ def paired(
     twice the smaller share of resampled differences on one side of 0 (0 included, and the observed sample
     counted as one resample), so p < 1 - level agrees with an interval that leaves out 0. p is in (0, 1].
 
-    Where no answer differs, or all do in one direction, all resamples are equal. The interval then comes from
-    Wilson's for the share of questions that differ, of as many as there are: with none it is [-most, most].
+    Where no answer differs, or all do in one direction, all resamples are equal. With none the interval is
+    [-most, most], Wilson's upper end for the share of questions that differ. With all, p and interval are
+    those of the sign test: so few questions as five, all in one direction, may be chance.
 
     Raises ValueError as `bootstrap_accuracy`, and when the two do not hold the same questions and seeds.
     """
@@ -110,9 +111,13 @@ def paired(
     means[np.abs(means) < tiny] = 0
     p = _p_value(means, tiny)
     value, questions = float(difference.to_numpy().mean()), difference.shape[1]
-    if (difference == value).all(axis=None):
-        low, high = wilson(abs(value) * questions, questions, level)
-        low, high = (-high, high) if value == 0 else sorted((value * low, value * high))
+    if not difference.to_numpy().any():
+        _, most = wilson(0, questions, level)
+        low, high = -most, most
+    elif (difference == value).all(axis=None):
+        share = (0.5 - level / 2) ** (1 / questions)  # lower end of Clopper and Pearson's for all of them
+        low, high = sorted((value * (2 * share - 1), value))
+        p = max(p, min(1.0, 2 * 0.5**questions))
     else:
         low, high = _percentiles(means, level)
     return Difference(value, low, high, p)
@@ -185,7 +190,7 @@ def _matrix(frame: pd.DataFrame, name: str) -> pd.DataFrame:
         raise ValueError(
             f"{name} must hold a question once per seed; {row.problem_id!r} repeats, seed {row.seed}"
         )
-    if (odd := ~frame["correct"].astype(float).between(0, 1) & frame["correct"].notna()).any():
+    if (odd := ~pd.to_numeric(frame["correct"], errors="coerce").between(0, 1)).any():
         row = frame[odd].iloc[0]
         raise ValueError(
             f"correct of {name} must be True or False, or a share from 0 to 1; got {row.correct} for "

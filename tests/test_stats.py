@@ -145,10 +145,27 @@ def test_no_answer_that_differs_leaves_doubt():
     one, other = frame_of([[1, 0] * 25]), frame_of([[1, 0] * 25], "B")
     _, low, high, p = paired(one, other)
     assert -low == high and 0.01 < (1 - high) ** n < 0.05 and p == 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 6, 50])
+def test_where_all_answers_differ_alike_their_number_decides(n):
+    """The sign test of scipy: five questions of five may be chance, six are not."""
+    signs = binomtest(n, n)
+    exact = 2 * signs.proportion_ci(0.95, method="exact").low - 1
     all_right, all_wrong = frame_of([[1] * n] * 2), frame_of([[0] * n] * 2, "B")
-    assert paired(all_right, all_wrong)[:3] == (1, *wilson(n, n))
-    value, low, high, p = paired(all_wrong, all_right)
-    assert (value, -high, -low) == (-1, *wilson(n, n)) and p < 0.001
+    for one, other, sign in ((all_right, all_wrong, 1), (all_wrong, all_right, -1)):
+        found = paired(one, other)
+        assert found.value == sign and found.p == pytest.approx(max(signs.pvalue, 2 / 4001), abs=1e-4)
+        assert sorted((found.low, found.high)) == pytest.approx(sorted((sign * exact, sign)))
+        assert (verdict(found, sign) == "holds") == (found.p < 0.05) == (n > 5)
+
+
+def test_what_is_no_answer_is_named_and_not_called_missing():
+    for odd in (None, "yes", float("nan")):
+        frame = frame_of([[1, 0]]).astype({"correct": object})
+        frame.loc[1, "correct"] = odd
+        with pytest.raises(ValueError, match=f"correct of frame must be True or False.* got {odd} for"):
+            bootstrap_accuracy(frame)
 
 
 def test_p_agrees_with_the_interval():

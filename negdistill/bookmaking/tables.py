@@ -59,8 +59,8 @@ def method_table(frame: pd.DataFrame, baseline: str = "CoT KD") -> pd.DataFrame:
     Columns: origin, seeds; accuracy, low, high; difference in accuracy to the baseline, difference_low,
     difference_high, p (missing for the baseline); trainable_parameters, steps, tokens, seconds (means over
     seeds). Intervals and p are clustered by question and seed, see `stats.bootstrap_accuracy` and
-    `stats.paired`, also for what they raise. A method with fewer seeds is compared on those that it has. p is
-    not corrected for the number of rows.
+    `stats.paired`, also for what they raise. A method with other seeds is compared on those that both have. p
+    is not corrected for the number of rows.
     """
     check_choice("baseline", baseline, frame["method"].unique())
     other = frame[frame["method"] == baseline]
@@ -72,7 +72,8 @@ def method_table(frame: pd.DataFrame, baseline: str = "CoT KD") -> pd.DataFrame:
         row["seeds"] = part["seed"].nunique()
         row |= dict(zip(("accuracy", "low", "high"), estimate, strict=True))
         same = other[other["seed"].isin(part["seed"])]
-        difference = (None,) * 4 if method == baseline else paired(part, same)
+        shared = part[part["seed"].isin(same["seed"])]
+        difference = (None,) * 4 if method == baseline else paired(shared, same)
         names = ("difference", "difference_low", "difference_high", "p")
         row |= dict(zip(names, difference, strict=True))
         runs = part.drop_duplicates("seed")

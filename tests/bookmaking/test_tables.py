@@ -108,6 +108,14 @@ def test_method_table(tmp_path, monkeypatch):
         method_table(frames["NAT"])
 
 
+def test_methods_are_compared_on_the_seeds_that_both_have():
+    one, other = frame_of("CoT KD", ["11000", "00000"]), frame_of("NAT", ["11110", "00000", "11111"])
+    fewer = method_table(pd.concat([one, other]), "CoT KD").loc["NAT"]
+    same = method_table(pd.concat([one, other[other["seed"] < 2]]), "CoT KD").loc["NAT"]
+    assert fewer["seeds"] == 3 and fewer["difference"] == same["difference"] == 0.2
+    assert fewer["accuracy"] == 0.6 and same["accuracy"] == 0.4
+
+
 def test_solved_table_by_hand():
     one, other = frame_of("CoT KD", ["11100", "11000"]), frame_of("Negative adapter", ["10101", "01000"])
     table = solved_table(pd.concat([one, other]))
