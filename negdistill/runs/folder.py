@@ -168,7 +168,7 @@ class RunFolder:
     def create(self, name: str) -> Iterator[Path]:
         """Yield where to write artefact `name`, a file or a folder; recorded when the block ends well."""
         parts = Path(name).parts
-        if not parts or any(part[0] in "./\\" for part in parts) or name == MANIFEST:
+        if not parts or any(part[0] in "./" for part in parts) or name == MANIFEST:
             raise ValueError(f"name must be a relative path, not hidden and not {MANIFEST}; got {name!r}")
         others = {key: value for key, value in self.manifest.artifacts.items() if not _within(key, name)}
         with atomic_path(self.folder / name) as temporary:
