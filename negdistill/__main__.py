@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from negdistill.data.command_line import asked, say
 
@@ -166,7 +167,7 @@ def try_(options: argparse.Namespace) -> None:
         from negdistill.method.nat_files import OtherBase
         from negdistill.training.students import load_student
 
-    name = os.path.basename(options.student)  # of a student in a file or folder
+    name = Path(options.student).name  # of a student in a file or folder, with a slash behind it or not
     if options.fits is None:
         from negdistill.bookmaking.planning import find_root
 

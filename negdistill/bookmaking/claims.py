@@ -68,7 +68,7 @@ def _judged(folder: str | Path, plan: Plan, of: Comparison) -> dict[str, object]
 def _overlaps(folder: str | Path, chapter: str, wider: str, state: str) -> Iterator[dict[str, object]]:
     """Rows of a claim on overlap: students of positives and of negatives that solve equally many questions,
     beside two students of positives that do."""
-    label = "100 kappa: with negatives − with positives"
+    label = "100 kappa: positives and negatives − positives and positives"
     decides = {"role": "decides", "label": label, "sign": -1, "state": NOT_RUN, "wider": wider}
     where = {"budget": SAME_ACCURACY}
     methods = (COT, NEGATIVE, AGAIN)
@@ -80,11 +80,11 @@ def _overlaps(folder: str | Path, chapter: str, wider: str, state: str) -> Itera
     yield decides | kappa_difference(right, wrong, again)._asdict() | {"state": state}
     apart = paired(wrong, right)._asdict() | {"p": None}
     yield {"role": "ours", "label": "accuracy: negatives − positives", "state": "", "sign": 0} | apart
-    measures = {"kappa": kappa, "share of the largest kappa": kappa_share, "overlap": overlap}
+    measures = {"kappa": kappa, "kappa as a share of the largest possible": kappa_share, "overlap": overlap}
     for name, measure in measures.items():
         for whom, part in (("negatives", wrong), ("positives", again)):
             found = measure(right, part)._asdict()
-            yield {"role": "ours", "label": f"{name} of positives and {whom}", "state": "", "sign": 0} | found
+            yield {"role": "ours", "label": f"positives and {whom}: {name}", "state": "", "sign": 0} | found
     gain = right.assign(correct=(right["correct"].to_numpy(bool) | _beside(right, wrong)))
     yield {"role": "ours", "label": "solved by the negative student alone", "state": "", "sign": 0} | (
         paired(gain, right)._asdict() | {"p": None}

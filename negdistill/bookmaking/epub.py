@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from negdistill.bookmaking.documents import read_yaml
-from negdistill.bookmaking.locks import taking_turns
-from negdistill.bookmaking.pages import stage
+from negdistill.bookmaking.pages import jupyter_book, rendering, stage
 from negdistill.bookmaking.planning import Failure
 from negdistill.runs.files import remove
 
@@ -39,10 +38,9 @@ PLAINER = (  # what docutils does not know, or reads otherwise than TeX
 def epub(root: Path, profile: str, say: Callable[[str], None] = lambda line: None) -> Path:
     """Write the pages of a profile as an EPUB and return its path; Failure where Sphinx warns.
 
-    FileNotFoundError where the profile was not run.
+    ValueError as `pages.rendering`; FileNotFoundError where the profile was not run.
     """
-    build = root / "_build" if profile == "book" else root / "_build" / profile
-    with taking_turns(build / "pages", f"the pages of profile {profile} are", say):
+    with rendering(root, profile, say) as build:
         return _made(root, profile, build, say)
 
 
@@ -91,7 +89,7 @@ def bare_pages(
         "epub_exclude_files": "index.html",  # leads to the first page
         **values,
     }
-    tool = [Path(sys.executable).with_name("jupyter-book"), "config", "sphinx", source]
+    tool = [jupyter_book(), "config", "sphinx", source]
     make = [sys.executable, "-m", "sphinx", "-b", "epub", "-W", "-n", "-q", "--keep-going"]
     make += [text for item in values.items() for text in ("-D", "=".join(item))]
     for command in (tool, [*make, "-d", work / "doctrees", source, pages]):

@@ -188,6 +188,15 @@ def row_tokens(task: str, teacher: str, student: str) -> int:
     return round(sum(map(len, texts)) / len(texts) / CHARACTERS)
 
 
+def recipe_of(job: Job) -> Settings:
+    """The settings of a notebook's trainings; ValueError where they refuse a value of its parameters."""
+    p = job.parameters
+    try:
+        return settings(p["recipe"], **{"batch_size": p["batch_size"], **p["changes"]})
+    except TypeError as error:
+        raise ValueError(f"changes of {job.name}: {error}; leave it out to keep the recipe's") from error
+
+
 class Estimate(NamedTuple):
     """Of a notebook: steps of `rows` rows of `length` tokens, answers, tokens trained, FLOPs, hours, GiB."""
 
@@ -209,7 +218,7 @@ def estimate(job: Job) -> Estimate | None:
     p = job.parameters
     if "recipe" not in p:
         return None
-    recipe = settings(p["recipe"], **{"batch_size": p["batch_size"], **p["changes"]})
+    recipe = recipe_of(job)
     rows = recipe.train.batch_size * recipe.train.gradient_accumulation_steps
     todo = work(job, rows)
     if todo is None:
@@ -226,7 +235,7 @@ def check(job: Job) -> None:
     """ValueError for a parameter whose value the notebook would refuse."""
     p = job.parameters
     if "recipe" in p:
-        settings(p["recipe"], **p["changes"])
+        recipe_of(job)
         load_task(p["task"], p["grading"])
     for name in ("methods", "deciding", "rows", "enlarged", "students", "voters"):
         for method in p.get(name, []):

@@ -25,7 +25,10 @@ def taking_turns(folder: Path, what: str, say: Callable[[str], None]) -> Iterato
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        who = holder.read_text("utf-8") if holder.is_file() else "another process"
+        try:
+            who = holder.read_text("utf-8")
+        except FileNotFoundError:  # whoever holds the lock has not written it yet, or is just leaving
+            who = "another process"
         say(f"{what} being made by {who}; waiting for it to end")
         lock.acquire()
     try:

@@ -22,7 +22,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -207,13 +208,33 @@ def refresh_costs(root: Path) -> Path:
 # --- rendering ----------------------------------------------------------------------------------------
 
 
+def jupyter_book() -> str:
+    """The path of the tool that renders; ValueError where it is not installed beside Python."""
+    folder = Path(sys.executable).parent
+    if found := shutil.which("jupyter-book", path=folder):
+        return found
+    raise ValueError(f"pages need jupyter-book in {folder}; type `pip install 'negdistill[book]'`")
+
+
+@contextmanager
+def rendering(root: Path, profile: str, say: Callable[[str], None]) -> Iterator[Path]:
+    """The folder of what is rendered of a profile, within the block for this process alone.
+
+    ValueError for an unknown profile and without `jupyter_book`, before anything is written.
+    """
+    check_choice("profile", profile, profiles(root))
+    jupyter_book()
+    build = root / "_build" if profile == "book" else root / "_build" / profile
+    with taking_turns(build / "pages", f"the pages of profile {profile} are", say):
+        yield build
+
+
 def render(root: Path, profile: str, say: Callable[[str], None] = lambda line: None) -> Path:
     """Render the pages of a profile and return their folder; Failure where the render warns.
 
-    Where another process renders them, wait, and take its pages if nothing changed since."""
-    check_choice("profile", profile, profiles(root))
-    build = root / "_build" if profile == "book" else root / "_build" / profile
-    with taking_turns(build / "pages", f"the pages of profile {profile} are", say):
+    Where another process renders them, wait, and take its pages if nothing changed since. ValueError as
+    `rendering`."""
+    with rendering(root, profile, say) as build:
         return _rendered(root, profile, build, say)
 
 
@@ -228,7 +249,7 @@ def _rendered(root: Path, profile: str, build: Path, say: Callable[[str], None])
     say(f"pages: rendering profile {profile}")
     remove(stamp)
     remove(work)
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--path-output", work]
+    command = [jupyter_book(), "build", source, "--path-output", work]
     strict = ["-W", "-n", "--keep-going", "--quiet"]
     quiet = {"stdout": subprocess.DEVNULL, "start_new_session": True}  # warnings: stderr; interrupts: here
     if subprocess.run([*command, *strict], **quiet, check=False).returncode:

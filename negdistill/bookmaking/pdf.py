@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from negdistill.bookmaking.epub import KEPT, bare_pages, file_name, staged
-from negdistill.bookmaking.locks import taking_turns
+from negdistill.bookmaking.pages import rendering
 from negdistill.runs.files import remove
 
 TOOLS = ("matplotlib_fontja", "pypandoc", "typst")
@@ -26,12 +26,12 @@ FILTER, LOOK = (Path(__file__).with_suffix(suffix) for suffix in (".lua", ".typ"
 def pdf(root: Path, profile: str, say: Callable[[str], None] = lambda line: None) -> Path:
     """Write the pages of a profile as a PDF and return its path; Failure where Sphinx warns.
 
-    Without the API reference and the answers. ValueError where a tool is not installed; FileNotFoundError
-    where the profile was not run; RuntimeError where pandoc or Typst cannot read what it is given.
+    Without the API reference and the answers. ValueError where a tool is not installed, and for an unknown
+    profile; FileNotFoundError where the profile was not run; RuntimeError where pandoc or Typst cannot read
+    what it is given.
     """
     check_tools()
-    build = root / "_build" if profile == "book" else root / "_build" / profile
-    with taking_turns(build / "pages", f"the pages of profile {profile} are", say):
+    with rendering(root, profile, say) as build:
         return _made(root, profile, build, say)
 
 

@@ -67,6 +67,7 @@ ONE_THREAD = {  # beside other kernels, since threads wait for each other where 
     "TOKENIZERS_PARALLELISM": "false",
 }
 EMBEDDED = "embedded"  # the student of which many fit into memory
+EDITED = (OSError, SyntaxError, ValueError)  # of a notebook or module that somebody is at work on
 ON_CPU = {"CUDA_VISIBLE_DEVICES": ""}  # smoke outputs are compared with the committed ones
 
 
@@ -197,7 +198,9 @@ class Run:
                 pool.shutdown(cancel_futures=True)
                 raise
         if self.failed:
-            raise Failure("\n\n".join(self.failed.values()))
+            failure = Failure("\n\n".join(self.failed.values()))
+            failure.done = self.done.keys()
+            raise failure
 
     def _look(self) -> None:
         """Settle what is up to date, line up what can run now, drop what needs a notebook that failed."""
@@ -207,13 +210,19 @@ class Run:
                 self.failed[job.name] = f"{job.name} was not run: it needs {', '.join(lost)}"
             elif all(need in self.done for need in job.needs):
                 self.todo.remove(job)
-                inputs = inputs_of(job, self.shared, self.done)
-                firm = [reason for reason in self.why[job.name] if reason in (FORCED, MISSING)]
-                if reasons := changes(job, inputs) or firm:
-                    self.ready.append((job, inputs, reasons))
-                else:
-                    self.lines.say(f"{job.name}: up to date")
-                    self._publish(job, stored(job))
+                try:
+                    self._settle(job)
+                except EDITED as error:
+                    self._fail(job, error)
+
+    def _settle(self, job: Job) -> None:
+        """Line up a notebook of which all that it needs is done, or call it up to date."""
+        inputs = inputs_of(job, self.shared, self.done)
+        firm = [reason for reason in self.why[job.name] if reason in (FORCED, MISSING)]
+        if reasons := changes(job, inputs) or firm:
+            self.ready.append((job, inputs, reasons))
+        else:
+            self._publish(job, stored(job), "up to date")
 
     def _start(self, pool: ThreadPoolExecutor) -> None:
         """Start those that take longest."""
@@ -244,20 +253,27 @@ class Run:
             self.lines.ended(job.name)
             try:
                 made = future.result()
-            except Failure as error:
-                self.failed[job.name] = str(error)
-                self.lines.say(f"{job.name}: failed")
-                continue
             except Exception as error:  # a kernel that did not start, a run folder that is damaged
-                self.failed[job.name] = f"{job.name} failed\n\n{type(error).__name__}: {error}"
-                self.lines.say(f"{job.name}: failed")
+                self._fail(job, error)
                 continue
-            self.lines.say(f"{job.name}: done in {made.seconds:.1f} s")
-            self._publish(job, made)
+            self._publish(job, made, f"done in {made.seconds:.1f} s")
 
-    def _publish(self, job: Job, made: Manifest) -> None:
-        self.done[job.name] = made
-        publish(job, made, into_source=self.profile == "smoke" and not job.given)
+    def _publish(self, job: Job, made: Manifest, said: str) -> None:
+        try:
+            publish(job, made, into_source=self.profile == "smoke" and not job.given)
+        except EDITED as error:
+            self._fail(job, error)
+        else:
+            self.done[job.name] = made
+            self.lines.say(f"{job.name}: {said}")
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        """Leave out a notebook, and thereby what needs it; the others go on."""
+        said = str(error)
+        if not isinstance(error, Failure):
+            said = f"{job.name} failed\n\n{type(error).__name__}: {said}"
+        self.failed[job.name] = said
+        self.lines.say(f"{job.name}: failed")
 
 
 def status(root: Path, profile: str) -> list[tuple[str, list[str], float | None]]:

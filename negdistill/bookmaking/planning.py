@@ -13,7 +13,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -35,6 +35,8 @@ DRAWING = f"{PACKAGE}.bookmaking.plots"  # and what goes on from there: figures 
 
 class Failure(RuntimeError):
     """A notebook raised, or pages did not render; the message is what the reader should see."""
+
+    done: Collection[str] = ()  # names of the notebooks that were finished all the same
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def parse_parameter(text: str) -> tuple[str, object]:
     for parse in (ast.literal_eval, json.loads):
         try:
             return name, parse(value)
-        except (SyntaxError, ValueError, MemoryError, RecursionError):
+        except (SyntaxError, TypeError, ValueError, MemoryError, RecursionError):  # TypeError: {[1]: 2}
             continue
     return name, value
 
@@ -131,22 +133,30 @@ def assign(given: dict, known: dict, owners: Sequence[str], values: Mapping[str,
 
     ValueError for a parameter that none of them knows, and for a value of another type than the default.
     """
+    names = sorted(set().union(*(known[owner] for owner in owners)))
     for name, value in values.items():
-        takers = [owner for owner in owners if name in known[owner]]
-        if not takers:
-            check_choice(
-                f"parameter of {where}", name, sorted(set().union(*(known[owner] for owner in owners)))
-            )
-        for taker in takers:
+        check_choice(f"parameter of {where}", name, names)
+        for taker in (owner for owner in owners if name in known[owner]):
             default = known[taker][name]
             value = list(value) if type(value) is tuple and type(default) is list else value
-            kinds = (int, float) if type(default) is float else (type(default),)
-            if default is not None and type(value) not in kinds:
+            if wanted := _other_type(value, default):
                 raise ValueError(
-                    f"{name} of {taker} must be of type {type(default).__name__} as its default {default!r}; "
+                    f"{name} of {taker} must be of type {wanted} as its default {default!r}; "
                     f"got {value!r} from {where} (in YAML write 0.001 for 1e-3)"
                 )
             given[taker][name] = value
+
+
+def _other_type(value: object, default: object) -> str:
+    """The type that a value in the place of a default must have; "" where it has that."""
+    kinds = (int, float) if type(default) is float else (type(default),)
+    if default is not None and type(value) not in kinds:
+        return type(default).__name__
+    if type(value) is dict and not all(isinstance(key, str) for key in value):
+        return "dict with texts as keys"
+    if default and type(value) is list and any(_other_type(one, default[0]) for one in value):
+        return f"list of {type(default[0]).__name__}"
+    return ""
 
 
 def select(names: Sequence[str], only: Sequence[str]) -> list[str]:
@@ -204,10 +214,8 @@ def apart(root: Path, profile: str, job: Job) -> Job:
     the profile has stays as it is, and what was made elsewhere counts for nothing."""
     here = f"reproduced/{digest_json([versions(), machine()])[:8]}/{profile}"
     run_dir = {"run_dir": f"../_runs/{here}/{job.name}"} if job.run_dir else {}
-    target = root / "_build" / here / job.target.name
-    return replace(
-        job, target=target, given={**job.given, **run_dir}, parameters={**job.parameters, **run_dir}
-    )
+    given, parameters = {**job.given, **run_dir}, {**job.parameters, **run_dir}
+    return replace(job, target=root / "_build" / here / job.target.name, given=given, parameters=parameters)
 
 
 # --- what is up to date -------------------------------------------------------------------------------

@@ -145,14 +145,14 @@ def earlier_answers(notebook: str | Path, common: Mapping[str, object]) -> pd.Da
     common    parameters by name that both runs must agree on: all that decides an answer, but for what the
               columns of the predictions tell apart
 
-    ValueError for a notebook that was not run by the package, for a parameter that differs; else as
-    `predictions`.
+    ValueError for a notebook that was not run by the package or has no predictions beside it, for a parameter
+    that differs, and for predictions that were changed since.
     """
     if not notebook:
         return pd.DataFrame()
     path = Path(notebook).resolve()
-    made = _declared(path)
-    if not made.digest:
+    made, beside = _declared(path), path.with_suffix(".parquet")
+    if not (made.digest and beside.is_file()):
         raise ValueError(f"{path} must be an executed notebook with its predictions beside it")
     for name, value in common.items():
         if made.parameters.get(name) != value:
@@ -160,4 +160,4 @@ def earlier_answers(notebook: str | Path, common: Mapping[str, object]) -> pd.Da
                 f"{name} must be {made.parameters.get(name)!r} as in the earlier run, {path}; got {value!r}: "
                 "its answers are those of another experiment, leave `earlier` empty"
             )
-    return predictions(path.parent, made.predictions)
+    return _predictions((beside, made.digest, None))  # of this run alone, whatever lies around it

@@ -54,9 +54,9 @@ def reproduce(
     now, failed, found = standing(root, profile), None, []
     try:
         pipeline.run(root, profile, only, False, overrides, say, jobs, terminal, aside=True)
-    except Failure as failure:
-        failed = failure
-    for job in (job for job in chosen if failed is None or stored(apart(root, profile, job))):
+    except Failure as failure:  # what lies there may be of an earlier reproduction
+        failed, chosen = failure, [job for job in chosen if job.name in failure.done]
+    for job in chosen:
         again = pd.read_parquet(committed(apart(root, profile, job)))
         counts = compare(job.name, pd.read_parquet(committed(job)), again, say)
         given = {name: value for name, value in (overrides or {}).items() if name in job.parameters}

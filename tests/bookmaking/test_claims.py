@@ -90,8 +90,8 @@ def test_the_overlap_is_measured_against_two_students_of_positives(answered, jud
         frame[frame["method"] == name] for name in ("CoT KD", "Negative adapter", "CoT KD, again")
     )
     rows = judged[judged["claim"] == 1].set_index("label")
-    assert rows.loc["overlap of positives and negatives", "value"] == overlap(right, wrong).value
-    assert pd.isna(rows.loc["overlap of positives and negatives", "p"])
+    assert rows.loc["positives and negatives: overlap", "value"] == overlap(right, wrong).value
+    assert pd.isna(rows.loc["positives and negatives: overlap", "p"])
 
     def kappa(one, other):
         a, b = (part.sort_values(["seed", "problem_id"])["correct"].to_numpy(bool) for part in (one, other))

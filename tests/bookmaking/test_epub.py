@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from tree import TABLE, two_pages
+from tree import TABLE, two_pages, write_files
 
 from negdistill.bookmaking.epub import as_xml, epub, plainer
 from negdistill.bookmaking.planning import Failure
@@ -17,6 +17,7 @@ BOOK = Path(__file__).parents[2] / "book"
 @pytest.fixture
 def root(tmp_path):
     two_pages(tmp_path)
+    write_files(tmp_path, {"notebooks/profiles/book.yml": ""})
     return tmp_path
 
 

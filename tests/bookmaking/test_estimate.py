@@ -7,6 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from negdistill.__main__ import main
+from negdistill.bookmaking import estimate as estimating
 from negdistill.bookmaking.estimate import (
     CHARACTERS,
     SHAPES,
@@ -113,6 +115,13 @@ def test_a_file_is_seen_from_where_the_notebook_sees_it(monkeypatch):
         ("03", {"task": "gsm"}, "task must be one of .*; got 'gsm'; did you mean 'gsm8k'"),
         ("03", {"recipe": "embeded"}, "name must be one of .*; did you mean 'embedded'"),
         ("03", {"changes": {"rnk": 4}}, "setting must be one of .*; got 'rnk'"),
+        (
+            "03",
+            {"changes": {"lr": "x"}},
+            "changes of 03_negative_adapter: lr must be a number; got 'x', a str",
+        ),
+        ("03", {"changes": {"name": "x"}}, "changes of 03_negative_adapter: .*'name'; leave it out to keep"),
+        ("03", {"batch_size": 0}, "batch_size must be at least 1; got 0"),
         ("05", {"methods": ["NAT, empt branch"]}, "methods of 05_baselines must .* mean 'NAT, empty branch'"),
         ("07", {"losses": ["hinge"]}, "loss of 07_asc must be one of .*; got 'hinge'"),
     ],
@@ -120,6 +129,21 @@ def test_a_file_is_seen_from_where_the_notebook_sees_it(monkeypatch):
 def test_a_value_that_a_notebook_would_refuse_is_refused_before(chapter, given, message):
     with pytest.raises(ValueError, match=message):
         list(dry_run(plan(find_root(), "smoke", [chapter], given)))
+
+
+@pytest.mark.parametrize(
+    "given", ['changes={"lr": "x"}', "changes={1: 2}", "changes={[1]: 2}", "methods=[1]", "teachers=[3]"]
+)
+def test_a_value_of_another_type_is_refused_in_one_line(given, capsys):
+    assert main(["run", "--profile", "smoke", "--only", "05", "--dry-run", "-p", given]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {given.partition('=')[0]} of 05_baselines")
+
+
+def test_a_fault_of_the_package_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(estimating, "work", lambda job, rows: rows + "x")
+    with pytest.raises(TypeError):
+        main(["run", "--profile", "smoke", "--only", "05", "--dry-run"])
 
 
 def test_what_is_not_at_hand_is_said(monkeypatch, tmp_path):

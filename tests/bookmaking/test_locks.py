@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 from threading import Event, Thread
 
 from negdistill.bookmaking.locks import taking_turns
@@ -27,6 +28,30 @@ def test_who_comes_second_is_told_and_waits(tmp_path):
     assert order == ["first", "second"]
     known = rf"the pages are being made by process {os.getpid()} since \d\d:\d\d; waiting for it to end"
     assert re.fullmatch(known, said[0]) and len(said) == 1
+
+
+def test_who_waits_goes_on_where_the_holder_leaves_meanwhile(tmp_path, monkeypatch):
+    said, told, read_text = [], Event(), Path.read_text
+
+    def left(path, *given):
+        path.unlink()
+        return read_text(path, *given)
+
+    def say(line):
+        said.append(line)
+        told.set()
+
+    def second():
+        with taking_turns(tmp_path, "this is", say):
+            pass
+
+    monkeypatch.setattr(Path, "read_text", left)
+    with taking_turns(tmp_path, "this is", print):
+        waiting = Thread(target=second)
+        waiting.start()
+        assert told.wait(60)
+    waiting.join(60)
+    assert said == ["this is being made by another process; waiting for it to end"]
 
 
 def test_an_error_gives_the_folder_free(tmp_path):

@@ -1,5 +1,6 @@
 """Pages: a book of two pages is really rendered; every kind of complaint ends the build."""
 
+import sys
 from pathlib import Path
 
 import nbformat
@@ -7,7 +8,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from tree import write_files
 
-from negdistill.bookmaking import pages
+from negdistill.bookmaking import epub, pages, pdf
 from negdistill.bookmaking.pages import GENERATED, refresh_costs, render, stage
 from negdistill.bookmaking.planning import Failure
 from negdistill.runs.folder import Manifest
@@ -119,9 +120,16 @@ def test_nothing_executed_says_what_to_type(root):
         render(root, "book")
 
 
-def test_an_unknown_profile_is_refused(root):
+@pytest.mark.parametrize("make", [render, epub.epub, pdf.pdf])
+def test_an_unknown_profile_and_a_missing_tool_are_refused_and_leave_nothing(root, monkeypatch, make):
+    monkeypatch.setattr(pdf, "TOOLS", ())  # of which another test tells
+    before = sorted(root.rglob("*"))
     with pytest.raises(ValueError, match="profile must be one of 'book', 'quick'; got 'slow'"):
-        render(root, "slow")
+        make(root, "slow")
+    monkeypatch.setattr(sys, "executable", str(root / "bin" / "python"))
+    with pytest.raises(ValueError, match=r"jupyter-book in .*bin; type `pip install 'negdistill\[book\]'`"):
+        make(root, "quick")
+    assert sorted(root.rglob("*")) == before
 
 
 # --- what is generated --------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ def root(tmp_path_factory):
         "book/index.md": HOME,
         "book/answers.md": "# Left out\n",
         "book/ja/two.md": "# 二つ\n\n**太字**\n",
+        "notebooks/profiles/book.yml": "",
     }
     write_files(folder, {"_toc.yml": TOC, **texts})
     return folder

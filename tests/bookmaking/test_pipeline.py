@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import combinations
 from pathlib import Path
 
 import nbformat
@@ -342,6 +341,34 @@ def test_a_kernel_that_does_not_start_stops_only_what_needs_it(root, monkeypatch
     assert text(executed(root, "02_three")) == "alone\n"
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("one.write_text('{')", "00_one failed.*00_one.ipynb is no notebook.*01_two was not run"),
+        ("one.unlink()", "00_one failed.*FileNotFoundError.*01_two was not run"),
+        (
+            "two.write_text(two.read_text().replace('import tqdm.auto', 'x = ('))",
+            "01_two failed.*01_two.ipynb has a line that is no Python: 'x = ",
+        ),
+    ],
+)
+def test_a_notebook_that_is_being_edited_stops_only_what_needs_it(root, change, message):
+    """Kind: a file that is half saved ends hours of work of others."""
+    wait = "from pathlib import Path\nimport time\nwhile not Path('go').exists():\n    time.sleep(0.05)\n"
+    paths = "from pathlib import Path\none, two = Path('00_one.ipynb'), Path('01_two.ipynb')"
+    three = notebook("Three", "n = 1", wait + "print('alone')")
+    nbformat.write(three, root / "notebooks" / "02_three.ipynb")
+    edit(root / "notebooks" / "00_one.ipynb", 2, f"{FIRST}\n{paths}\n{change}")
+
+    def say(line):
+        if line.endswith(": failed"):
+            (root / "notebooks" / "go").touch()
+
+    with pytest.raises(Failure, match=f"(?s)^{message}"):
+        run(root, "quick", say=say, jobs=2)
+    assert text(executed(root, "02_three")) == "alone\n"
+
+
 def test_a_file_that_a_parameter_names_is_a_part_of_the_run(root):
     """Kind: a run on data of one's own is called up to date after the data changed."""
     (root / "mine.txt").write_text("1")
@@ -415,24 +442,26 @@ def test_cores_are_shared(monkeypatch):
 def test_large_students_take_turns_beside_others_unless_told_otherwise(root, monkeypatch, jobs):
     """Each holds its student in memory; one that has no other beside it has all cores."""
     monkeypatch.setattr(pipeline, "machine", lambda: {"cores": 3, "gpu": None})
-    sleep = "import os, time\nstart = time.time()\ntime.sleep(2)\n"
-    show = "print(start, time.time(), os.environ['NEGDISTILL_THREADS'])"
-    names = ("00_a", "01_b", "02_c")
-    for name, student in zip(names, ("embedded", "smollm2-135m", "a/folder"), strict=True):
-        code = notebook("One", f"student = {student!r}", sleep + show)
-        nbformat.write(code, root / "notebooks" / f"{name}.ipynb")
-    runs(root, jobs=jobs)
-    spans = {name: [float(part) for part in text(executed(root, name)).split()] for name in names}
-    together = {
-        (one, other)
-        for one, other in combinations(names, 2)
-        if spans[one][0] < spans[other][1] and spans[other][0] < spans[one][1]
-    }
-    assert (("01_b", "02_c") in together) == (jobs is not None)
-    assert together & {("00_a", "01_b"), ("00_a", "02_c")}
-    assert [spans[name][2] for name in names] == [1, 1, 1]
-    runs(root, jobs=jobs, only=names[1:], force=True)
-    assert [float(text(executed(root, name)).split()[2]) for name in names[1:]] == [1 if jobs else 3] * 2
+    students = {"00_a": "embedded", "01_b": "smollm2-135m", "02_c": "a/folder"}
+    meets = {"00_a": "01_b", "01_b": "02_c" if jobs else "over", "02_c": "00_a"}
+    show = "\nimport os\nprint(os.environ['NEGDISTILL_THREADS'])"
+    for name, student in students.items():
+        given = f"student = {student!r}\nmine = {name!r}\nother = {meets[name]!r}"
+        nbformat.write(notebook("One", given, MEET + show), root / "notebooks" / f"{name}.ipynb")
+    lines: list[str] = []
+
+    def say(line):
+        lines.append(line)
+        if line.startswith("00_a: done"):  # there is room for another one while 01_b goes on
+            (root / "notebooks" / "over").touch()
+
+    run(root, "quick", say=say, jobs=jobs)
+    places = {line.split(" (")[0].split(" in ")[0]: place for place, line in enumerate(lines)}
+    assert (places["01_b: done"] < places["02_c: running"]) == (jobs is None)
+    assert [text(executed(root, name)) for name in students] == ["met\n1\n"] * 3
+    runs(root, jobs=jobs, only=["01_b", "02_c"], force=True)
+    alone = [text(executed(root, name)) for name in ("01_b", "02_c")]
+    assert alone == [f"met\n{1 if jobs else 3}\n"] * 2
 
 
 def test_a_warning_names_its_module_and_no_folder_of_the_machine(root):
@@ -556,8 +585,7 @@ def test_killed_at_any_moment_and_run_again(root):
     edit(root / "notebooks" / "01_two.ipynb", 2, slow + wait + SECOND)
     edit(root / "notebooks" / "00_one.ipynb", 2, FIRST + "\nprint('new')")
     process = command(root, "run", "--profile", "quick")
-    while not (root / "notebooks" / "began").exists():
-        assert process.poll() is None
+    wait_for(root / "notebooks" / "began", process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
 

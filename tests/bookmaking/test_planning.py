@@ -170,6 +170,7 @@ def test_parameters_may_have_types_comments_and_several_lines(tmp_path):
         ("n={'compile': True}", {"compile": True}),
         ("n={compile: true}", "{compile: true}"),
         ("n=" + "[" * 10_000, "[" * 10_000),
+        ("n={[1]: 2}", "{[1]: 2}"),
         ("n=a=b", "a=b"),
         ("n=[1, 2]", [1, 2]),
     ],
@@ -220,6 +221,24 @@ def test_a_link_to_nothing_among_the_data_has_no_size(tmp_path, monkeypatch):
 def test_a_tuple_does_for_a_list(root):
     nbformat.write(notebook("seeds = [0]"), root / "notebooks" / "02_three.ipynb")
     assert plan(root, "smoke", ["02"], {"seeds": (0, 1)})[2].parameters["seeds"] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"methods": [1]}, r"methods of 02_three must be of type list of str as .*; got \[1\] from -p"),
+        ({"methods": ["NAT", ["KD"]]}, "methods of 02_three must be of type list of str as its default"),
+        ({"shares": [True]}, "shares of 02_three must be of type list of float as its default"),
+        ({"changes": {1: 2}}, "changes of 02_three must be of type dict with texts as keys .*; got {1: 2}"),
+    ],
+)
+def test_what_a_list_or_mapping_holds_has_a_type_too(root, given, message):
+    cell = "methods = ['NAT']\nshares = [0.5]\nlevels = []\nchanges = {}"
+    nbformat.write(notebook(cell), root / "notebooks" / "02_three.ipynb")
+    fine = {"methods": [], "shares": [1], "levels": [1, "2"], "changes": {"lr": 1}}
+    assert plan(root, "smoke", ["02"], fine)[2].given == fine
+    with pytest.raises(ValueError, match=message):
+        plan(root, "smoke", ["02"], given)
 
 
 @pytest.mark.parametrize(

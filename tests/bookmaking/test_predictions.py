@@ -9,6 +9,7 @@ import pytest
 from negdistill.bookmaking import pipeline
 from negdistill.bookmaking.planning import find_root
 from negdistill.bookmaking.predictions import earlier_answers, predictions
+from negdistill.runs.digests import digest_file
 from negdistill.runs.folder import RunFolder
 
 
@@ -43,6 +44,25 @@ def test_an_earlier_run_is_taken_over_where_all_that_decides_is_the_same(answere
         earlier_answers(path, {"steps": 600, "rate": 0.1})
     with pytest.raises(ValueError, match="12_when.ipynb must be an executed notebook with its predictions"):
         earlier_answers(find_root() / "notebooks" / "12_when.ipynb", {})
+
+
+def test_the_answers_are_those_of_the_run_that_was_named(tmp_path):
+    """Not of a run beside it, nor of one with another teacher in a folder below."""
+    runs = {"12_when": ("weak", 600), "12_when.old": ("weak", 300), "strong/12_when": ("strong", 600)}
+    (tmp_path / "strong").mkdir()
+    for name, (teacher, steps) in runs.items():
+        path = tmp_path / f"{name}.parquet"
+        pd.DataFrame({"answer": [f"{teacher}, {steps} steps"]}).to_parquet(path)
+        given = {"task": "arithmetic", "student": "embedded", "teacher": teacher, "steps": steps}
+        made = {"parameters": given, "artifacts": {"predictions.parquet": digest_file(path)}}
+        about = {"metadata": {"negdistill": {"predictions": "when", "manifest": made}}}
+        path.with_suffix(".ipynb").write_text(json.dumps(about), "utf-8")
+    for name, (teacher, steps) in runs.items():
+        found = earlier_answers(tmp_path / f"{name}.ipynb", {"teacher": teacher, "steps": steps})
+        assert found.to_dict("list") == {"answer": [f"{teacher}, {steps} steps"]}
+    (tmp_path / "12_when.old.parquet").unlink()
+    with pytest.raises(ValueError, match="12_when.old.ipynb must be .* with its predictions beside it"):
+        earlier_answers(tmp_path / "12_when.old.ipynb", {"steps": 300})
 
 
 def test_a_longer_run_of_a_chapter_trains_what_is_new_alone(tmp_path):

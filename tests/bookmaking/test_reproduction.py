@@ -133,6 +133,20 @@ def test_what_ran_is_kept_where_another_chapter_fails(root):
     ]
 
 
+def test_a_run_that_fails_leaves_the_record_of_an_earlier_one(root):
+    """Kind: answers of before, recorded as made with the code of now."""
+    path = root / "notebooks" / "00_one.ipynb"
+    book = nbformat.read(path, as_version=4)
+    book.cells[1].source = f"assert seeds != [1]\n{ANSWERS}"
+    nbformat.write(book, path)
+    assert reproduce(root, "quick", ["00"], {"seeds": [2]})
+    before = (root / "book" / "reproduced.csv").read_bytes()
+    (root / "negdistill" / "runs" / "folder.py").write_text("x = 2\n")
+    with pytest.raises(Failure, match="00_one failed"):
+        reproduce(root, "quick", ["00"], {"seeds": [1]})
+    assert (root / "book" / "reproduced.csv").read_bytes() == before and holding(root, "quick") == {}
+
+
 @pytest.mark.parametrize(
     ("only", "overrides", "message"),
     [

@@ -79,6 +79,8 @@ def test_without_a_folder_those_of_the_book_are_asked(capsys):
     assert main(["try", "How many?", "--student", "embedded"]) == 1  # of which the book has none
     said = capsys.readouterr().err
     assert re.search(r"book.artifacts.embedded holds none; run a chapter first", said)
+    assert main(["try", "How many?", "--student", "models/mine/"]) == 1  # a folder, as a shell completes it
+    assert re.search(r"book.artifacts.mine holds none", capsys.readouterr().err)
     assert set(fits_in(find_root() / "book" / "artifacts" / "smollm2-135m")) == {*SHOWN}
 
 
