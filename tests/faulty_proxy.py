@@ -20,6 +20,7 @@ FAULTS = (
 REWRITTEN = ("refused", "filtered", "empty", "uncounted")  # whole answers that say something else
 SLOW = 1.5  # seconds
 DRIP = 0.05  # seconds between two bytes
+DRIPS = 4000  # bytes at least that come so
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,10 @@ class Handler(BaseHTTPRequestHandler):
             entry["whole"] = True
 
     def dripped(self, data, start):
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Slow: " + b"y" * 4000 + b"\r\n\r\n"
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Slow: " + b"y" * DRIPS + b"\r\n\r\n"
         if start == "body":
             self.connection.sendall(head)
-        for byte in (data if start == "body" else head) + b" " * 4000:
+        for byte in (data if start == "body" else head) + b" " * DRIPS:
             self.connection.sendall(bytes([byte]))
             time.sleep(DRIP)
 

@@ -62,7 +62,7 @@ def _ask(options: argparse.Namespace) -> int:
             key_env=options.key_env,
         )
     wanted = (problems, teacher, options.n, options.temperature, options.store)
-    say(str(teachers.plan(*wanted)))
+    say(str(teachers.plan(*wanted, retry_rejected=options.retry_rejected)))
     if options.dry_run:
         return 0
     more = {"max_cost": options.max_cost, "retry_rejected": options.retry_rejected}

@@ -34,7 +34,7 @@ from negdistill.data.prompts import STOP, chat_messages, completion_text, most_p
 from negdistill.data.records import Problem, Rationale, Reply
 from negdistill.teachers.ledger import Budget, BudgetReached, Keep, Slot, Store, cost, read_store
 from negdistill.teachers.openai_server import OpenAITeacher
-from negdistill.teachers.wanted import Plan, Teacher, planned, wanted_slots
+from negdistill.teachers.wanted import Plan, Teacher, planned, unanswered, wanted_slots
 
 if TYPE_CHECKING:
     from negdistill.training.students import Student
@@ -52,10 +52,13 @@ def plan(
     n: int = 8,
     temperature: float = 0.5,
     store: str | Path = "rationales.jsonl",
+    retry_rejected: bool = False,
 ) -> Plan:
     """Requests, tokens and cost of `generate` with the same arguments. Sends nothing, writes nothing."""
     check_path("store", store)
-    return planned(wanted_slots(problems, teacher, n, temperature), read_store(Path(store))[0], teacher)
+    check_flag("retry_rejected", retry_rejected)
+    slots = wanted_slots(problems, teacher, n, temperature)
+    return planned(slots, read_store(Path(store))[0], teacher, retry_rejected)
 
 
 def generate(
@@ -91,11 +94,10 @@ def generate(
     slots = wanted_slots(problems, teacher, n, temperature)
     _check(teacher, max_cost)
     with Store(store) as kept:
-        known = {key for key, one in kept.replies.items() if not (retry_rejected and one.error)}
-        todo = [slot for slot in slots if slot.key not in known]
+        todo = unanswered(slots, kept.replies, retry_rejected)
         there = len(slots) - len(todo)
         with tqdm(total=len(slots), initial=there, unit="answer", disable=not progress) as bar:
-            bar.set_description_str(str(planned(slots, kept.replies, teacher)))
+            bar.set_description_str(str(planned(slots, kept.replies, teacher, retry_rejected)))
             try:
                 _fill(todo, teacher, kept, _budget(kept, teacher, max_cost), bar)
             except BudgetReached as error:

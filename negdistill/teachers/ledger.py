@@ -12,6 +12,7 @@ checked before anything is written: a store that is refused stays as it was.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections import Counter
@@ -181,6 +182,7 @@ class Charges:
         self.prompt: Counter[str] = Counter()  # by teacher
         self.completion: Counter[str] = Counter()
         self._lines: Lines | None = None
+        self._closed = False
         self._mutex = threading.Lock()
 
     def read(self) -> None:
@@ -196,8 +198,10 @@ class Charges:
             ) from None
 
     def add(self, teacher: str, prompt: int, completion: int) -> None:
-        """Remember tokens, on disk before this returns; from any thread."""
+        """Remember tokens, on disk before this returns; from any thread. OSError once it is closed."""
         with self._mutex:
+            if self._closed:
+                raise OSError(errno.EBADF, "the store is closed", str(self.path))
             self._lines = self._lines or self._rewritten()
             charge = Charge(teacher, prompt, completion)
             self._lines.append(asdict(charge))
@@ -205,11 +209,13 @@ class Charges:
 
     def close(self) -> None:
         """Leave one line for each teacher, no file where nothing is left."""
-        if self._lines:
-            self._lines.close()
-            self._rewritten().close()
-            if not any((*self.prompt.values(), *self.completion.values())):
-                remove(self.path)
+        with self._mutex:  # a thread that goes on after an interrupt may be adding
+            self._closed = True
+            if self._lines:
+                self._lines.close()
+                self._rewritten().close()
+                if not any((*self.prompt.values(), *self.completion.values())):
+                    remove(self.path)
 
     def _count(self, charge: Charge) -> None:
         self.prompt[charge.teacher] += charge.prompt_tokens

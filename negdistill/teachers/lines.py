@@ -41,7 +41,10 @@ class Lines:
                 raise
 
     def close(self) -> None:
-        os.close(self._file)
+        """Let go of the file. Who appends later gets OSError: its number may be another file's by then."""
+        with self._mutex:
+            file, self._file = self._file, -1
+            os.close(file)
 
 
 def whole_lines(path: Path, names: Sequence[str]) -> bytes:

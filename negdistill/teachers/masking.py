@@ -1,13 +1,15 @@
 """Masking: a key is cut out of whatever a server says, in the spellings in which servers quote it.
 
-sk-a+b    sk-a%2Bb    sk\\u002da+b    &#115;k-a+b    c2stYStiIA==    736b2d612b62    -->    ***
+sk-a/b    sk-a\\/b    sk-a%2Fb    sk-a\\u002fb    sk-a&sol;b    c2stYS9i    736b2d612f62    -->    ***
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from html.entities import html5
 
 SHORTEST = 6  # characters; what is shorter is a placeholder such as "EMPTY", and a word that answers may hold
 MASK = "***"
@@ -21,13 +23,18 @@ def masker(key: str) -> Callable[[str], str]:
     return lambda text: found.sub(MASK, text)
 
 
-def _spelled(key: str) -> str:
-    """Each character as it is, as %41 (also encoded twice), as \\u0041, as &#65; or &#x41;."""
-    return "".join(
-        rf"(?:{re.escape(one)}|%(?:25)*(?i:{ord(one):02x})|\\+[uU](?i:{ord(one):04x})"
-        rf"|\\+x(?i:{ord(one):02x})|&\#0*{ord(one)};|&\#[xX]0*(?i:{ord(one):x});)"
-        for one in key
-    )
+def _spelled(places: Iterable[str]) -> str:
+    """One of the characters of each place, in any mix of spellings; JSON may write \\/ for /."""
+    return r"\\?" + r"\\*".join(f"(?:{'|'.join(map(_one, place))})" for place in places)
+
+
+@cache
+def _one(character: str) -> str:
+    """As it is, as %41 or %2541, as \\u0041 or \\x41, as &#65;, &#x41;, &amp; or &amp;amp;."""
+    number, code = ord(character), f"{ord(character):x}"
+    names = "".join(f"|{name}" for name, meant in html5.items() if meant == character and name[-1] == ";")
+    html = rf"(?:&|(?<=\\)u0026)(?:amp;)*(?:#0*{number};|#x0*{code};{names})"  # u0026: so JSON may write &
+    return rf"(?i:{html}|%(?:25)*{code}|(?<=\\)[ux]0*{code})|{re.escape(character)}"
 
 
 def _base64(key: str) -> Iterator[str]:
@@ -36,4 +43,4 @@ def _base64(key: str) -> Iterator[str]:
         text = base64.b64encode(bytes(start) + key.encode()).decode().rstrip("=")
         first = (0, 2, 3)[start]  # before, bits of another character stand beside bits of the key
         last = len(text) - ((start + len(key.encode())) % 3 > 0)
-        yield "".join({"+": "[+-]", "/": "[/_]"}.get(one, one) for one in text[first:last])
+        yield _spelled({"+": "+-", "/": "/_"}.get(one, one) for one in text[first:last])

@@ -155,8 +155,8 @@ class _Asking:
 
     def run(self) -> None:
         with ThreadPoolExecutor(self.count) as pool:
-            futures = [pool.submit(self._work) for _ in range(self.count)]
             try:
+                futures = [pool.submit(self._work) for _ in range(self.count)]
                 wait(futures)
             finally:
                 self.stop.set()  # interrupted: what is under way is still stored

@@ -125,14 +125,19 @@ def _connect(url: str, seconds: float) -> tuple[HTTPConnection, str, dict[str, s
     connection, target, more = kind(parts.netloc, timeout=seconds), parts.path, {}
     proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
     if proxy:
-        via = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        if via.username:
-            pair = f"{unquote(via.username)}:{unquote(via.password or '')}".encode()
-            more = {"Proxy-Authorization": f"Basic {base64.b64encode(pair).decode()}"}
         try:
+            via = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+            if not via.hostname:
+                raise ValueError("no host")
+            if via.username:
+                pair = f"{unquote(via.username)}:{unquote(via.password or '')}".encode()
+                more = {"Proxy-Authorization": f"Basic {base64.b64encode(pair).decode()}"}
             connection = kind(via.hostname, via.port, timeout=seconds)
-        except ValueError:  # its words may hold a part of a password
-            raise ConnectError("the proxy of the environment has no address that can be read") from None
+        except (ValueError, HTTPException):  # their words may hold a part of a password
+            raise ConnectError(
+                f"the proxy of the environment has no address that can be read; {parts.scheme}_proxy must "
+                "be like http://host:port"
+            ) from None
         if parts.scheme == "https":
             connection.set_tunnel(parts.hostname, parts.port, more)
             more = {}
@@ -140,7 +145,7 @@ def _connect(url: str, seconds: float) -> tuple[HTTPConnection, str, dict[str, s
             target = url
     try:
         _within(seconds, connection.connect)
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, UnicodeError) as error:
         why = _words(error, seconds)
     else:
         connection.sock.settimeout(None)  # the watch bounds the rest
@@ -172,6 +177,8 @@ def _within(seconds: float, function: Callable[[], T]) -> T:
 def _words(error: Exception, seconds: float) -> str:
     if isinstance(error, TimeoutError):
         return f"no connection within {seconds:g} seconds"
+    if isinstance(error, UnicodeError):  # of IDNA
+        return "that is no name of a host"
     if isinstance(error, socket.gaierror):
         return f"there is no such host ({error.strerror})"
     if isinstance(error, ssl.SSLCertVerificationError):

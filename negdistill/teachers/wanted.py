@@ -44,7 +44,7 @@ class Teacher(Protocol):
 class Plan:
     """What `generate` would do.
 
-    answers, stored  rationales wanted, and those of them that are in the store
+    answers, stored  rationales wanted, and those of them that are in the store and not asked for again
     tokens  (prompt, completion) of the rest, as they were on average in the answers of this teacher in the
             store; where it has none, the most they can be
     cost    of these tokens; most: what the rest can cost at most. None where the teacher has no prices
@@ -100,9 +100,17 @@ def _settings(teacher: Teacher, source: str, temperature: float) -> str:
     return rest if rest == other else f"temperature {temperature:g}, {rest}"
 
 
-def planned(slots: Sequence[Slot], replies: Mapping[Key, Reply], teacher: Teacher) -> Plan:
+def unanswered(slots: Sequence[Slot], replies: Mapping[Key, Reply], retry_rejected: bool) -> list[Slot]:
+    """The slots without a reply, and with `retry_rejected` those whose question was turned away."""
+    known = {key for key, one in replies.items() if not (retry_rejected and one.error)}
+    return [slot for slot in slots if slot.key not in known]
+
+
+def planned(
+    slots: Sequence[Slot], replies: Mapping[Key, Reply], teacher: Teacher, retry_rejected: bool
+) -> Plan:
     """What is left of the slots, and what it may cost."""
-    todo = [teacher.most_tokens(slot.problem) for slot in slots if slot.key not in replies]
+    todo = [teacher.most_tokens(slot.problem) for slot in unanswered(slots, replies, retry_rejected)]
     most = tokens = (sum(prompt for prompt, _ in todo), sum(completion for _, completion in todo))
     if known := [one for one in replies.values() if one.teacher == teacher.name and not one.error]:
         sums = sum(one.prompt_tokens for one in known), sum(one.completion_tokens for one in known)

@@ -465,6 +465,6 @@ def test_arguments_of_another_kind_are_refused(changes, message, tmp_path):
     with pytest.raises(TypeError, match=message):
         generate(**given | changes)
     assert not [*tmp_path.iterdir()]
-    if not changes.keys() - {"teacher", "problems", "store"}:
+    if not changes.keys() - {"teacher", "problems", "store", "retry_rejected"}:
         with pytest.raises(TypeError, match=message):
             plan(**given | changes)

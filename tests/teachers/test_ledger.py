@@ -211,6 +211,35 @@ def test_a_store_that_cannot_be_closed_is_let_go(tmp_path, monkeypatch):
         pass
 
 
+def test_what_comes_after_the_end_is_written_nowhere(tmp_path):
+    for charged in (True, False):
+        with Store(tmp_path / "s") as store:
+            store.append(reply())
+            if charged:
+                store.charges.add("t", 5, 7)
+        files = [open(tmp_path / str(number), "wb") for number in range(9)]  # they take the numbers let go
+        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        for late in (lambda: store.append(reply(1)), lambda: store.charges.add("t", -5, -7)):
+            with pytest.raises(OSError):
+                late()
+        for file in files:
+            file.close()
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+        (tmp_path / "s.charges").unlink(missing_ok=True)
+
+
+def test_the_end_waits_for_an_answer_that_is_being_written(tmp_path, monkeypatch):
+    begun, go, fsync = threading.Event(), threading.Event(), os.fsync
+    with Store(tmp_path / "s") as store:
+        monkeypatch.setattr(os, "fsync", lambda file: begun.set() or go.wait(60) and fsync(file))
+        writer = threading.Thread(target=store.append, args=[reply()])
+        writer.start()
+        assert begun.wait(60)
+        threading.Timer(0.2, go.set).start()
+    writer.join(60)
+    assert read_records(tmp_path / "s", Reply) == [*store.replies.values()] == [reply()]
+
+
 def test_many_threads_write_whole_lines(tmp_path):
     with Store(tmp_path / "s") as store:
         parts = [range(start, 120, 8) for start in range(8)]

@@ -2,28 +2,32 @@
 
 import base64
 import gzip
+import html
 import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 
 import pytest
-from faulty_proxy import Proxy, Says, refused, said
+from faulty_proxy import DRIP, DRIPS, Proxy, Says, refused, said
 
 from negdistill.__main__ import main
 from negdistill.data.formats import read_records
 from negdistill.data.records import Problem, Reply
 from negdistill.data.tasks import load_task
 from negdistill.teachers.generate import generate, plan
-from negdistill.teachers.ledger import Budget, BudgetReached, Slot
+from negdistill.teachers.ledger import Budget, BudgetReached, Slot, Store
 from negdistill.teachers.openai_server import OpenAITeacher, _Asking
 from negdistill.teachers.replies import Failure
+from negdistill.teachers.transport import Response
 
 PROBLEMS = [Problem(f"p{i}", f"What is {i} + 1? [{i}]", str(i + 1), "", "", None, "mine") for i in range(6)]
-KEY = "sk-Never/to+be-seen~42"
+KEY = "sk-Never/to+be&seen~42"
 GOOD = said("The answer is 1.")
 PRICES = (1000.0, 50_000.0)  # of a million tokens
 
@@ -90,6 +94,10 @@ def test_a_bad_question_costs_one_question(server, ask, name):
     asked = len(proxy.journal)
     assert asked == 12 and ask(proxy, n=2) == got and len(proxy.journal) == asked
     better = server()
+    teacher = OpenAITeacher("m", better.url, max_tokens=20, prices=PRICES)
+    planned = [plan(PROBLEMS, teacher, 2, store=ask.store, retry_rejected=again) for again in (False, True)]
+    assert [(one.requests, one.stored) for one in planned] == [(0, 12), (2, 10)]
+    assert planned[0].cost == planned[0].most == 0 < planned[1].cost < planned[1].most
     got = ask(better, n=2, retry_rejected=True)
     assert len(better.journal) == 2 and {reply.text for reply in got} == {"The answer is 1."}
     assert ask(better, n=2) == got and len(better.journal) == 2
@@ -110,6 +118,10 @@ def test_the_command_ends_with_a_summary_and_a_code(server, tmp_path, capsys):
         assert "maximum context length is 4096" in told.err
     assert len(proxy.journal) == 8
     proxy.always = {"": GOOD}
+    assert main([*line, "--dry-run"]) == 0
+    assert capsys.readouterr().out.startswith("0 requests, 8 of 8 answers in the store")
+    assert main([*line, "--retry-rejected", "--dry-run"]) == 0 and len(proxy.journal) == 8
+    assert capsys.readouterr().out.startswith("2 requests, 6 of 8 answers in the store")
     assert main([*line, "--retry-rejected"]) == 0 and len(proxy.journal) == 10
 
 
@@ -333,24 +345,24 @@ def test_questions_of_one_id_are_not_mixed(server, ask, mine):
 # --- where nobody answers -----------------------------------------------------------------------------
 
 
-def test_a_closed_port_is_said_at_once(ask, tmp_path):
+def test_a_closed_port_is_said_at_once(tmp_path, monkeypatch):
     """Kind: a port where nobody listens, and silence; as in anomalyco/opencode#40330."""
+    monkeypatch.setattr("negdistill.teachers.transport.CONNECT", 60)  # whoever waits says something else
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
-        began = time.monotonic()
-        with pytest.raises(ConnectionError, match=f"^'m' at {url} .*Connection error: .*refused"):
+        with pytest.raises(ConnectionError, match=f"^'m' at {url} .* in 1 requests: Connection .*refused"):
             generate(PROBLEMS, OpenAITeacher("m", url), store=tmp_path / "s", progress=False)
-    assert time.monotonic() - began < 3
 
 
-def test_a_host_that_takes_long_is_said_within_seconds(tmp_path, monkeypatch):
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(20))
+def test_a_host_that_takes_long_is_said_before_it_is_found(tmp_path, monkeypatch):
+    end, found = threading.Event(), []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found.append(end.wait(60)))
     monkeypatch.setattr("negdistill.teachers.transport.CONNECT", 0.3)
-    began = time.monotonic()
-    with pytest.raises(ConnectionError, match="no connection within 0.3 seconds"):
+    with pytest.raises(ConnectionError, match="in 1 requests: .*no connection within 0.3 seconds"):
         generate(PROBLEMS, OpenAITeacher("m", "http://far/v1"), store=tmp_path / "s", progress=False)
-    assert time.monotonic() - began < 3
+    assert not found
+    end.set()
 
 
 def test_no_such_host(tmp_path, monkeypatch):
@@ -390,6 +402,31 @@ def test_a_proxy_of_the_environment_is_asked(server, ask, monkeypatch):
     assert "se" not in str(caught.value).replace("cannot", "").split()
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://:8080", "http://", "http://[::1", "http://me:secret@", "me:secret@:1", "http://me:secret@[::1",
+        "http://me:secret@h:99999", "http://me:se/cret@h:1", "http://me:secret@a b", "http://me:secret@h\u2100x",
+        "http://me:secret\udce9@127.0.0.1:1",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_without_an_address_is_named_and_not_shown(tmp_path, monkeypatch, scheme, address):
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv(f"{scheme}_proxy", address)
+    far = OpenAITeacher("m", f"{scheme}://far.example/v1")
+    words = f"no address that can be read; {scheme}_proxy must be like http://host:port"
+    with pytest.raises(ConnectionError, match=f"in 1 requests: .*{words}") as caught:
+        generate(PROBLEMS, far, store=tmp_path / "s", progress=False)
+    assert "cret" not in str(caught.value) and caught.value.__context__ is None
+
+
+def test_what_can_be_no_name_of_a_host_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with pytest.raises(ConnectionError, match="Connection error: far..example: that is no name of a host"):
+        generate(PROBLEMS, OpenAITeacher("m", "http://far..example/v1"), store=tmp_path / "s", progress=False)
+
+
 def test_a_packed_answer_is_unpacked(server, ask):
     packed = gzip.compress(json.dumps(GOOD.body).encode())
     got = one(ask, server(rest=Says(packed, headers={"Content-Encoding": "gzip"})))
@@ -411,7 +448,7 @@ def test_the_limit_of_time_is_for_the_whole_request(server, ask, where):
     proxy = server(Says(b"{", drip=where))
     began = time.monotonic()
     got = ask(proxy, PROBLEMS[:1], timeout=0.5)
-    assert len(got) == 1 and len(proxy.journal) == 2 and time.monotonic() - began < 5
+    assert len(got) == 1 and len(proxy.journal) > 1 and time.monotonic() - began < DRIPS * DRIP / 4
 
 
 # --- money --------------------------------------------------------------------------------------------
@@ -456,6 +493,7 @@ def test_what_half_an_answer_may_have_cost_is_remembered_over_runs(server, ask, 
         with pytest.raises((BudgetReached, ConnectionError)):
             ask(proxy, PROBLEMS[:1], **settings)
     assert len(proxy.journal) == 4
+    settings["timeout"] = 60
     got = ask(server(), PROBLEMS[:1], **settings | {"max_cost": 5.5 * price})
     with pytest.raises(BudgetReached, match="1 of 2 answers"):
         ask(server(), PROBLEMS[:2], **settings | {"max_cost": 5 * price})
@@ -494,10 +532,13 @@ def test_prices_that_are_no_numbers_are_refused():
 def quoted():
     yield KEY
     yield from (
-        "sk-Never%2Fto%2Bbe-seen~42",
-        "sk-Never%2fto%2bbe-seen%7e42",
-        "sk-Never%252Fto%252Bbe-seen~42",
+        "sk-Never%2Fto%2Bbe%26seen~42",
+        "sk-Never%2fto%2bbe%26seen%7e42",
+        "sk-Never%252Fto%252Bbe%2526seen~42",
     )
+    yield KEY.replace("/", "\\/")  # so PHP writes JSON
+    yield html.escape(KEY)
+    yield html.escape(KEY).replace("&", "\\u0026").replace("/", "\\\\\\/")
     yield "".join(f"%{byte:02X}" for byte in KEY.encode())
     yield "".join(f"\\u{ord(one):04x}" for one in KEY)
     yield "".join(f"&#{ord(one)};" for one in KEY)
@@ -507,7 +548,7 @@ def quoted():
         yield base64.urlsafe_b64encode(f"{before}{KEY}:x".encode()).decode()
 
 
-@pytest.mark.parametrize("spelled", quoted())
+@pytest.mark.parametrize("spelled", [*quoted()])
 def test_a_key_that_the_server_quotes_reaches_nothing(server, ask, spelled, monkeypatch, caplog):
     """Kind: a key that a server quotes, also URL-encoded; as in langwatch/langwatch#6252,
     langgenius/dify#39888.
@@ -517,7 +558,7 @@ def test_a_key_that_the_server_quotes_reaches_nothing(server, ask, spelled, monk
     settings = {"key_env": "MY_KEY", "concurrency": 1}
     proxy = server(
         said({"content": f"a {spelled} b", "reasoning": f"c {spelled}"}, f"d {spelled}"),
-        refused(400, f"e {spelled}", code=f"f {spelled}"),
+        refused(400, f"e {spelled}", code=f"f {spelled}", metadata={"raw": json.dumps([spelled])}),
         refused(500, f"g {spelled}"),
         Says(f"h {spelled}".encode(), headers={"X-Key": spelled.replace("\n", "")}),
     )
@@ -596,6 +637,66 @@ def test_a_dry_run_touches_nothing(server, ask, tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert plan(PROBLEMS, OpenAITeacher("m", "http://x/v1", max_tokens=20), 1, store=ask.store).requests == 1
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_an_interrupt_while_threads_are_started_ends_the_asking(ask, monkeypatch):
+    free, sent = threading.Event(), []
+
+    def held(*_):
+        sent.append(free.wait(60))
+        return Response(200, {}, json.dumps(GOOD.body).encode())
+
+    class Pool(ThreadPoolExecutor):
+        def submit(self, function):
+            if self._threads:
+                raise KeyboardInterrupt
+            return super().submit(function)
+
+        def shutdown(self, wait=True):
+            free.set()
+            super().shutdown(wait)
+
+    monkeypatch.setattr("negdistill.teachers.openai_server.post", held)
+    monkeypatch.setattr("negdistill.teachers.openai_server.ThreadPoolExecutor", Pool)
+    with pytest.raises(KeyboardInterrupt):
+        generate(PROBLEMS, OpenAITeacher("m", "http://x/v1"), 1, store=ask.store, progress=False)
+    assert sent == [True] and len(read_records(ask.store, Reply)) == 1
+
+
+def test_answers_after_a_second_interrupt_are_written_into_no_other_file(tmp_path, monkeypatch):
+    """The threads are not waited for then: the store is closed, and the number of its file soon another's."""
+    sent, free, late = threading.Semaphore(0), threading.Event(), []
+
+    def held(*_):
+        sent.release()
+        return free.wait(60) and Response(200, {}, json.dumps(GOOD.body).encode())
+
+    def interrupted(futures):
+        late.extend(futures)
+        for _ in futures:
+            sent.acquire()
+        raise KeyboardInterrupt
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait=True):
+            super().shutdown(wait=False)
+            raise KeyboardInterrupt
+
+    for name, other in (("post", held), ("wait", interrupted), ("ThreadPoolExecutor", Pool)):
+        monkeypatch.setattr(f"negdistill.teachers.openai_server.{name}", other)
+    teacher = OpenAITeacher("m", "http://x/v1", concurrency=2, max_tokens=20)
+    with pytest.raises(KeyboardInterrupt):
+        generate(PROBLEMS, teacher, 1, store=tmp_path / "s", progress=False)
+    with ExitStack() as files:
+        for name in "abcdefghijkl":
+            files.enter_context(open(tmp_path / name, "wb"))
+        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        free.set()
+        wait(late, 60)
+    assert [type(one.exception()) for one in late] == [OSError, OSError]
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    with Store(tmp_path / "s") as store:  # what was bought and is lost still counts
+        assert store.charges.completion["m"] == 2 * 20
 
 
 def test_a_question_past_its_turns_is_given_up_at_once_where_others_were_meanwhile():
