@@ -26,6 +26,7 @@ WHOLE, LATE, SOON, CUT = (
     {"axis": "part of wrong rationales", "at": part, "check": False}
     for part in ("all", "late", "soon", "beginnings")
 )
+FEW = {"axis": "training questions", "at": "70", "check": False}
 LONGER, COT, EMPTY = "CoT KD, continued", "CoT KD", "NAT, empty branch"
 
 # What a page says, and of what: a chapter, values of its columns, and a row less another or a row alone.
@@ -48,6 +49,8 @@ SAID = {
         ("3.5 [0.6, 6.3]", "rivals", STRONG | BEST, "Negatives first", "MIX"),
         ("0.1 [-3.3, 4.2]", "when", (CUT, WHOLE), "Negatives first", "Negatives first"),
         ("3.1 [0.5, 6.0]", "when", CUT | {"check": True}, "Negatives first", LONGER),
+        ("5.3 [2.0, 8.6]", "when", FEW, "Label prefix", LONGER),
+        ("3.7 [0.6, 7.0]", "when", FEW | {"check": True}, "Label prefix", LONGER),
         ("0.9 [-1.4, 3.2]", "nce", {}, "NCE, own samples", "KD"),
         ("6.2 [4.1, 8.5]", "nce", {}, "CoT KD, own samples", "NCE, own samples"),
         ("-0.1 [-0.9, 0.6]", "real", FIRST, "NCE", "KD"),
@@ -77,6 +80,8 @@ SAID = {
     "12_when.ipynb": [
         ("2.9 [0.0, 5.7]", "when", CUT, "Negatives first", LONGER),
         ("3.1 [0.5, 6.0]", "when", CUT | {"check": True}, "Negatives first", LONGER),
+        ("5.3 [2.0, 8.6]", "when", FEW, "Label prefix", LONGER),
+        ("3.7 [0.6, 7.0]", "when", FEW | {"check": True}, "Label prefix", LONGER),
         ("0.1 [-3.3, 4.2]", "when", (CUT, WHOLE), "Negatives first", "Negatives first"),
         ("25.2 [18.5, 33.3]", "when", CUT, LONGER, "GLOW"),
         ("4.8 [1.5, 7.9]", "when", (LATE, SOON), "GLOW", "GLOW"),
