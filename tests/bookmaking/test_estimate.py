@@ -58,8 +58,9 @@ def test_work_by_hand():
     assert work(jobs["00"], 8) is None
     assert work(jobs["03"], 8) == (3 * 4 + 3 * 3 * 2, 3 * 14 + 3 * 2 * (7 + 14))
     assert work(jobs["04"], 8) == (2 * 6, 4 * 14)
-    # NAT's two trainings, four rows and one enlarged, each a third of the budget; two more rows answer
-    assert work(jobs["06"], 8) == (7 * 3, 12 * 2 + 7 * 14)
+    # NAT's two trainings, four rows and one enlarged, each a third of the budget; two more rows answer,
+    # and six of them the validation questions
+    assert work(jobs["06"], 8) == (7 * 3, 12 * 2 + 7 * 14 + 6 * 7)
 
 
 def test_a_chapter_that_trains_and_declares_no_work_is_refused():
