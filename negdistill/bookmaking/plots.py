@@ -216,26 +216,25 @@ def overlaps(table: pd.DataFrame) -> Figure:
     return _legend_below(figure)
 
 
-def alpha_means(questions: pd.DataFrame, x: str, hue: str) -> Figure:
-    """Mean weight of the negative branch with intervals, a mark per `x` and `hue`, and zero.
+def means(questions: pd.DataFrame, y: str, x: str, hue: str, label: str) -> Figure:
+    """Means of `y` with intervals, a mark per `x` and `hue`, and zero.
 
-    questions  one row per question, `x` and `hue`: these two columns and alpha (-0.5 to 0.5)
+    questions  one row per question, `x` and `hue`: these two columns and `y`
+    label      of the vertical axis
     """
-    _require("questions", questions, x, hue, "alpha")
+    _require("questions", questions, x, hue, y)
     figure, axes = plt.subplots(layout="constrained")
     axes.axhline(0, color=TEXT, linewidth=1)
     names = list(questions[hue].unique())
-    markers = [MARKERS[place % len(MARKERS)] for place in range(len(names))]
     look = {
+        "markers": [MARKERS[place % len(MARKERS)] for place in range(len(names))],
+        "palette": _colours(len(names)),
         "dodge": 0.1 * len(names) if len(names) > 1 else False,
         "linestyle": "none",
         "err_kws": {"linewidth": 1.2},
     }
-    palette = _colours(len(names))
-    sns.pointplot(
-        questions, x=x, y="alpha", hue=hue, markers=markers, palette=palette, ax=axes, **look, **INTERVAL
-    )
-    axes.set(ylabel="weight of the negative branch")
+    sns.pointplot(questions, x=x, y=y, hue=hue, ax=axes, **look, **INTERVAL)
+    axes.set(ylabel=label)
     return _done(figure)
 
 

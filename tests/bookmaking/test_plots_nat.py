@@ -50,7 +50,7 @@ def test_no_overlap_lies_outside_its_panel(order):
         assert low == 0 and high > 0.95
 
 
-def test_alpha_means_draws_the_mean_over_questions_and_an_interval_around_it():
+def test_means_are_drawn_as_the_mean_over_questions_and_an_interval_around_it():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(
         {"kind": kind, "text": text, "alpha": rng.normal(0.1 * place - 0.1, 0.02)}
@@ -58,7 +58,7 @@ def test_alpha_means_draws_the_mean_over_questions_and_an_interval_around_it():
         for text in ("right", "wrong")
         for _ in range(30)
     )
-    axes = plots.alpha_means(frame, "kind", "text").axes[0]
+    axes = plots.means(frame, "alpha", "kind", "text", "alpha").axes[0]
     means = frame.groupby(["kind", "text"])["alpha"].mean()
     assert [label.get_text() for label in axes.get_xticklabels()] == ["digit", "operator", "word"]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["right", "wrong"]
@@ -79,8 +79,8 @@ def test_overlaps_names_what_is_missing(column):
         plots.overlaps(table().drop(columns=column))
 
 
-def test_alpha_means_names_what_is_missing():
+def test_means_names_what_is_missing():
     with pytest.raises(ValueError, match="questions must be a frame .*no column kind"):
-        plots.alpha_means(pd.DataFrame({"text": ["a"], "alpha": [0.0]}), "kind", "text")
+        plots.means(pd.DataFrame({"text": ["a"], "alpha": [0.0]}), "alpha", "kind", "text", "alpha")
     with pytest.raises(ValueError, match="no row"):
-        plots.alpha_means(pd.DataFrame(columns=["kind", "text", "alpha"]), "kind", "text")
+        plots.means(pd.DataFrame(columns=["kind", "text", "alpha"]), "alpha", "kind", "text", "alpha")
