@@ -1,34 +1,31 @@
 """A real student in bfloat16 on a CPU: training and answering against their old forms, in one process.
 
     python benchmarks/real.py                       # a quarter of an hour on one core
-    python benchmarks/real.py --steps 500           # for the memory as well
 
 The student is smollm2-135m, the data are released rationales of MATH; both have to be there. *Old* is what
 PEFT and transformers do by themselves: adapters in float32, a mask in every attention, lengths as they come,
 the output layer on a slice. *trl* is its SFTTrainer on the same batches: as it comes, which is with gradient
 checkpointing, and without. Equality is asserted before anything is timed: the loss of a batch without
 dropout to LOSS, and most greedy tokens. Then the forms take turns on the same batches. Rates are tokens
-without padding in a second of processor time, so that other processes matter less. Memory is that of a
-process of its own.
+without padding in a second of processor time, so that other processes matter less. Memory is that of
+processes of their own (`real_memory.py` measures it over more steps).
 
 Writes real.json and real.md into --out (default: benchmarks/results).
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 from measuring import keep, plain_options, provenance, ratio, spread
-from nce_memory import status
-from real_steps import BATCH, SEVEN, easy, examples, fill, measure_steps, old, stepper
-from real_trl import TRL, Turns, measure_trl, sft
+from real_memory import measure_memory
+from real_steps import BATCH, SEVEN, easy, examples, fill, measure_steps, old
+from real_trl import TRL, measure_trl
 from sampling import generate
 
 from negdistill.data.prompts import format_prompt
@@ -40,39 +37,6 @@ from negdistill.training.batching import encode, encode_prompts
 from negdistill.training.students import Student, load_student
 
 SAME = 0.5  # share of greedy answers that are equal, at least; bfloat16 breaks ties otherwise in longer ones
-
-# --- memory ------------------------------------------------------------------------------------------
-
-
-def remember(way: str, steps: int, questions: int) -> list[float]:
-    """Largest, last and middle resident memory, GiB, of `steps` steps in this process."""
-    student = load_student("smollm2-135m", torch.bfloat16)
-    texts = examples(questions)
-    rows = encode(texts, student.tokenizer, 2048)
-    if way in TRL:
-        turns = Turns()
-        del student
-        sft(texts, rows, steps, TRL[way], turns).train()
-        return [max(turns.resident), turns.resident[-1], turns.resident[len(turns.resident) // 2]]
-    with lora(student.model, NATConfig(target_modules=SEVEN)) as model:
-        step, path = stepper(student, model.train(), rows), []
-        for number in range(steps):
-            if way == "old":
-                with old(model):
-                    step(number)
-            else:
-                step(number)
-            path.append(status("VmRSS") / 2**30)
-    return [max(path), path[-1], path[len(path) // 2]]
-
-
-def measure_memory(steps: int, questions: int) -> dict[str, list[float]]:
-    results = {}
-    for way in ("old", "LoRA", *TRL):
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            results[way] = pool.submit(remember, way, steps, questions).result()
-    return results
-
 
 # --- answers -----------------------------------------------------------------------------------------
 
@@ -171,7 +135,8 @@ def report(result: dict[str, object]) -> str:
         "",
         f"Resident memory of {p['steps']} steps, GiB, largest (after half, at the end): "
         + "; ".join(
-            f"{name} {most:.1f} ({half:.1f}, {last:.1f})" for name, (most, last, half) in memory.items()
+            f"{name} {max(path):.1f} ({path[len(path) // 2]:.1f}, {path[-1]:.1f})"
+            for name, path in memory.items()
         )
         + ". The goal is half of trl's.",
         "",
@@ -196,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "steps": measure_steps(student, rows, chosen.repeats),
         "trl": measure_trl(student, texts, rows, chosen.repeats),
         "answers": measure_answers(student, prompts, chosen.max_new_tokens, max(2, chosen.repeats // 2)),
-        "memory": measure_memory(chosen.steps, chosen.questions),
+        "memory": measure_memory(("old", "LoRA", *TRL), chosen.steps, chosen.questions),
     }
     keep(result, report(result), chosen.out, "real")
 
