@@ -27,6 +27,8 @@ WHOLE, LATE, SOON, CUT = (
     for part in ("all", "late", "soon", "beginnings")
 )
 FEW = {"axis": "training questions", "at": "70", "check": False}
+QUARTER = {"axis": "share of wrong rationales", "at": "0.25", "check": False}
+WIDER = {"axis": "rank", "at": "32", "check": False}
 LONGER, COT, EMPTY = "CoT KD, continued", "CoT KD", "NAT, empty branch"
 
 # What a page says, and of what: a chapter, values of its columns, and a row less another or a row alone.
@@ -84,6 +86,9 @@ SAID = {
         ("3.7 [0.6, 7.0]", "when", FEW | {"check": True}, "Label prefix", LONGER),
         ("0.1 [-3.3, 4.2]", "when", (CUT, WHOLE), "Negatives first", "Negatives first"),
         ("25.2 [18.5, 33.3]", "when", CUT, LONGER, "GLOW"),
+        ("15.2 [10.3, 19.7]", "when", WIDER, LONGER, "GLOW"),
+        ("0.9 [-2.4, 4.7]", "when", QUARTER, "Negatives first", LONGER),
+        ("1.1 [-2.8, 4.4]", "when", WIDER, "Negatives first", LONGER),
         ("4.8 [1.5, 7.9]", "when", (LATE, SOON), "GLOW", "GLOW"),
     ],
     "10_rivals.ipynb": [
