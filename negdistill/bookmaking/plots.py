@@ -180,10 +180,13 @@ def _legend_below(figure: Figure) -> Figure:
 
 
 def _look(place: int) -> dict[str, object]:
-    """Colour, marker and dash of the line at a place; lines that share a colour differ in the other two."""
+    """Colour, marker and dash of the line at a place; lines that share a colour differ in the other two, and
+    in whether their marks are filled.
+    """
     turn, colour = divmod(place, len(COLOURS))
     marker = MARKERS[(colour + turn) % len(MARKERS)]
-    return {"color": COLOURS[colour], "marker": marker, "linestyle": ("-", "--", ":")[turn % 3]}
+    look = {"color": COLOURS[colour], "marker": marker, "linestyle": ("-", "--", ":")[turn % 3]}
+    return look | {"fillstyle": "none" if turn % 2 else "full"}
 
 
 def _whiskers(frame: pd.DataFrame, value: str) -> list[pd.Series]:

@@ -62,9 +62,10 @@ def test_budget_curves_draws_a_panel_per_teacher_and_each_value_with_its_interva
 
 
 def test_no_two_of_eight_lines_look_alike_nor_by_colour_alone():
-    looks = [tuple(plots._look(place).values()) for place in range(8)]
-    assert len(set(looks)) == 8
-    assert len({(marker, dash) for _, marker, dash in looks}) == 8
+    looks = [plots._look(place) for place in range(8)]
+    assert len({tuple(look.values()) for look in looks}) == 8
+    assert len({(look["marker"], look["linestyle"]) for look in looks}) == 8
+    assert len({(look["color"], look["fillstyle"]) for look in looks}) == 8  # where no line is drawn
 
 
 def test_differences_draws_a_mark_per_teacher_and_method_around_zero():
