@@ -1,7 +1,13 @@
 /* Fields that find some of the many things of a page, for results.js and answers.js. */
 "use strict";
 const finder = (() => {
-  const { compare } = new Intl.Collator("en", { numeric: true });
+  const alphabet = new Intl.Collator("en", { numeric: true });
+
+  /* Numbers by their value, then words: to a collator 0.25 is more than 0.5, as 25 is more than 5. */
+  function compare(a, b) {
+    const [one, other] = [a, b].map((text) => (text === "" ? NaN : Number(text)));
+    return isNaN(one) || isNaN(other) ? isNaN(one) - isNaN(other) || alphabet.compare(a, b) : one - other;
+  }
 
   function element(tag, attributes, ...children) {
     const made = document.createElement(tag);
