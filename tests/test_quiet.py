@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ class Teller(MetaPathFinder):
 
 sys.meta_path.insert(0, Teller())
 """
-# What every chapter does before it may import PEFT itself.
+# What a chapter does before it imports PEFT itself: the package has loaded it, without bitsandbytes.
 TRAIN = """
 from negdistill import load_student
 from negdistill.training.adapters import lora
@@ -73,6 +74,17 @@ def test_what_the_notebooks_import_says_nothing(answer, own):
     bitsandbytes-foundation/bitsandbytes#2064.
     """
     assert stderr_of(TELL.replace("{answer}", str(answer)) + TRAIN + imports() + NOT_LOADED, **own) == ""
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_a_notebook_imports_peft_after_the_package_has_even_where_all_trainings_were_kept(path):
+    opened = False
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            assert opened or not re.search(r"^\s*(from|import) peft\b", cell.source, re.MULTILINE), (
+                cell.source
+            )
+            opened |= bool(re.search(r"\bstored\(.*, \"lora\"\)", cell.source))
 
 
 def test_bitsandbytes_would_have_said_something():
