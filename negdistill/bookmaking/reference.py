@@ -13,6 +13,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from textwrap import dedent
 
@@ -27,7 +28,13 @@ def modules(root: Path) -> dict[str, ast.Module]:
     """Syntax of every public module of the package below `root`, by name such as "method.losses"."""
     paths = sorted((root / PACKAGE).rglob("[!_]*.py"))
     names = (".".join(path.relative_to(root / PACKAGE).with_suffix("").parts) for path in paths)
-    return {name: _Qualified.parse(path.read_text("utf-8")) for name, path in zip(names, paths, strict=True)}
+    return {name: _parsed(path.read_text("utf-8")) for name, path in zip(names, paths, strict=True)}
+
+
+@cache  # several pages are made of the same modules
+def _parsed(text: str) -> ast.Module:
+    tree = ast.parse(text)
+    return _Qualified(tree).visit(tree)
 
 
 class _Qualified(ast.NodeTransformer):
@@ -40,11 +47,6 @@ class _Qualified(ast.NodeTransformer):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{PACKAGE}.")
             for alias in node.names
         }
-
-    @classmethod
-    def parse(cls, text: str) -> ast.Module:
-        tree = ast.parse(text)
-        return cls(tree).visit(tree)
 
     def visit_Name(self, node: ast.Name) -> ast.Name:
         return ast.copy_location(ast.Name(self.origin.get(node.id, node.id), node.ctx), node)

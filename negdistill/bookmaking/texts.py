@@ -77,7 +77,7 @@ def listing(frame: pd.DataFrame, name: str, title: str) -> str:
     name   what the addresses of its questions begin with
     title  what the list is called where it is not seen
     """
-    parts = frame.map(_text).groupby("problem_id", sort=False)
+    parts = frame.map(_text).astype(object).groupby("problem_id", sort=False)
     listed = [question(part) for _, part in parts]
     return (
         f'<div class="answers" id="{name}" data-title="{in_line(title)}" data-packed="{packed(listed)}">'
