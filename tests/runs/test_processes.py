@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from launching import in_two_processes
 from safetensors.torch import load_file
 
 from negdistill.data import arithmetic
@@ -106,11 +107,7 @@ def everything(folder: Path, interrupt: bool) -> dict:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("processes")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    own["ACCELERATE_USE_CPU"] = "true"  # what `accelerate launch --cpu` sets
-    command = [sys.executable, *torchrun, __file__, str(folder)]
-    subprocess.run(command, env=os.environ | own, check=True, capture_output=True, timeout=600)
+    in_two_processes(__file__, folder)
     threads, shard = torch.get_num_threads(), nce.SHARD
     found = {name: json.loads((folder / name).read_text()) for name in ("0", "1")}
     found |= {"one": json.loads(json.dumps(everything(folder / "one", False))), "folder": folder}

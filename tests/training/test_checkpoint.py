@@ -6,8 +6,6 @@ How runs are killed, continued and refused is in test_train.
 """
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.state import AcceleratorState
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_multi_gpu_env
+from launching import in_two_processes
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from torch.distributed.fsdp import fully_shard
@@ -131,11 +130,7 @@ def processes(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def two(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("two")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [sys.executable, *torchrun, __file__, str(folder)]
-    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    own["ACCELERATE_USE_CPU"] = "true"  # what `accelerate launch --cpu` sets
-    subprocess.run(command, env=os.environ | own, check=True, capture_output=True, timeout=600)
+    in_two_processes(__file__, folder)
     return folder
 
 

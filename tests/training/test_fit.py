@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from launching import in_two_processes
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from tiny import llama
@@ -823,13 +823,7 @@ def test_a_second_run_waits_for_the_first_and_takes_what_it_made(data, tmp_path,
 
 
 def test_two_processes_fit_what_one_fits(tmp_path):
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    launch = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu", "--no_python"]
-    command = [sys.executable, *launch, sys.executable, *torchrun, __file__, str(tmp_path)]
-    tests = Path(__file__).parents[1]
-    path = os.pathsep.join((str(tests.parent), str(tests)))
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=600)
+    in_two_processes(__file__, tmp_path)
     first, second = (json.loads((tmp_path / name).read_text()) for name in "01")
     one = distributed(tmp_path / "one")
     assert first == second and first["folders"] == one["folders"]

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from launching import ALONE, TORCHRUN, in_two_processes
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -242,7 +243,7 @@ LONG = dict(max_steps=60, checkpoint_every=1)
 
 def test_killed_run_resumes_to_identical_weights(tmp_path):
     command = [sys.executable, __file__, "killed", str(tmp_path)]
-    child = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE)
+    child = subprocess.Popen(command, env=os.environ | ALONE, stderr=subprocess.PIPE)
     file = tmp_path / CHECKPOINT
     deadline = time.monotonic() + 300
     while not file.exists() and child.poll() is None and time.monotonic() < deadline:
@@ -400,18 +401,10 @@ def distributed(path: Path) -> None:
 def test_two_processes_give_the_curve_of_one(tmp_path):
     (tmp_path / "two").mkdir()
     # without a GPU or MPI, accelerate prepares the environment but starts one process: torchrun starts both
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--num_processes",
-        "2",
-        "--cpu",
-        "--no_python",
-    ]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launch, *torchrun, __file__, "distributed", str(tmp_path / "two" / "history")]
-    subprocess.run(command, env=environment(), check=True, capture_output=True, timeout=600)
+    launch = "-m accelerate.commands.launch --num_processes 2 --cpu --no_python".split()
+    in_two_processes(
+        __file__, "distributed", tmp_path / "two" / "history", launch=[sys.executable, *launch, *TORCHRUN]
+    )
     (tmp_path / "one").mkdir()
     distributed(tmp_path / "one" / "history")
     one, first, second = (
@@ -422,10 +415,6 @@ def test_two_processes_give_the_curve_of_one(tmp_path):
     assert one["step"] == first["step"] and one["tokens"] == first["tokens"] and len(one["step"]) == 6
     assert first["loss"] == pytest.approx(one["loss"], rel=2e-5)
     assert first["grad_norm"] == pytest.approx(one["grad_norm"], rel=2e-4)
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 if __name__ == "__main__":  # what the tests above run in processes of their own
