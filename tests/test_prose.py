@@ -29,6 +29,7 @@ WHOLE, LATE, SOON, CUT = (
 FEW = {"axis": "training questions", "at": "70", "check": False}
 QUARTER = {"axis": "share of wrong rationales", "at": "0.25", "check": False}
 WIDER = {"axis": "rank", "at": "32", "check": False}
+AGAIN, SUM = {"variant": "again"}, "Sum over wrong answers"
 LONGER, COT, EMPTY = "CoT KD, continued", "CoT KD", "NAT, empty branch"
 
 # What a page says, and of what: a chapter, values of its columns, and a row less another or a row alone.
@@ -53,6 +54,7 @@ SAID = {
         ("3.1 [0.5, 6.0]", "when", CUT | {"check": True}, "Negatives first", LONGER),
         ("5.3 [2.0, 8.6]", "when", FEW, "Label prefix", LONGER),
         ("3.7 [0.6, 7.0]", "when", FEW | {"check": True}, "Label prefix", LONGER),
+        ("3.1 [0.7, 5.5]", "ablations", AGAIN, SUM, LONGER),
         ("0.4 [-1.8, 2.6]", "nce", {}, "NCE", "KD"),
         ("2.2 [-0.4, 4.9]", "nce", {}, COT, "KD"),
         ("4.2 [1.8, 6.7]", "nce", {}, "CoT KD, own samples", COT),
@@ -85,6 +87,10 @@ SAID = {
     "06_nce.ipynb": [
         ("0.4 [-1.8, 2.6]", "nce", {}, "NCE", "KD"),
         ("4.2 [1.8, 6.7]", "nce", {}, "CoT KD, own samples", COT),
+    ],
+    "09_ablations.ipynb": [
+        ("3.3 [0.9, 5.7]", "ablations", AGAIN, SUM, "Sum over right answers"),
+        ("3.1 [0.7, 5.5]", "ablations", AGAIN, SUM, LONGER),
     ],
     "12_when.ipynb": [
         ("2.9 [0.0, 5.7]", "when", CUT, "Negatives first", LONGER),
@@ -157,12 +163,13 @@ KAPPAS = {
 }
 
 # What an earlier run gave and a laboratory book goes on to say: chapter 10 at commit c467e8f, at rates that
-# one seed chose; chapter 06 at commit 583abcf, at one rate for all rows. And what
+# one seed chose; chapters 06 and 09 at commit 583abcf, at one rate for all rows. And what
 # benchmarks/results/real_prompts.md says.
 EARLIER = {
-    "claims.md": ["1.6 [-0.6, 3.7]"],
+    "claims.md": ["1.6 [-0.6, 3.7]", "2.3 [0.1, 4.5]"],
     "scale.md": ["2.0 [0.0, 4.0]"],
     "06_nce.ipynb": ["0.1 [-1.3, 1.4]"],
+    "09_ablations.ipynb": ["2.3 [0.1, 4.5]"],
     "10_rivals.ipynb": [
         "18.0 [3.9, 32.3]",
         "18.9 [3.0, 33.8]",
