@@ -1,8 +1,6 @@
 """Two processes share samples and teachers of the embedded student, against one process."""
 
 import json
-import os
-import subprocess
 import sys
 import threading
 import warnings
@@ -12,6 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
 from launching import in_two_processes
 from safetensors.torch import load_file
 
@@ -235,42 +235,46 @@ if __name__ == "__main__":  # what the tests above run in processes of their own
 
 # --- beside an Accelerator of the caller ----------------------------------------------------------------
 
-BESIDE = """
-import sys
-from accelerate import Accelerator
-theirs = Accelerator(mixed_precision=sys.argv[1], gradient_accumulation_steps=int(sys.argv[2]))
-from negdistill.inference.sample import sample
-from negdistill.runs.processes import processes
-from negdistill.training.adapters import lora
-from negdistill.training.batching import Example
-from negdistill.training.loop import TrainConfig, train
-from negdistill.training.settings import EMBEDDED
-from negdistill.training.students import load_student
-student = load_student(device="cpu")
-forward = student.model.forward.__func__
-examples = [Example("a", "Ada has 7 books.", "7.")]
-with lora(student.model, EMBEDDED) as model:
-    history = train(model, student.tokenizer, examples, TrainConfig(max_steps=2, progress=False))
-assert student.model.forward.__func__ is forward and theirs.mixed_precision == sys.argv[1]
-assert theirs.gradient_accumulation_steps == int(sys.argv[2])
-drawn = sample(student, {"a": "Ada has"}, 2, max_new_tokens=4, progress=False)
-print([*history.loss, *history.grad_norm, *[one.ids for one in drawn]])
-"""
+
+@pytest.fixture
+def forget():
+    """Makes accelerate forget what a process tells it once, as if the process had just begun."""
+
+    def reset() -> None:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+
+    reset()
+    yield reset
+    reset()
 
 
-def test_an_accelerator_of_the_caller_changes_nothing():
+def beside(precision: str, gathered: int) -> list:
+    """What is learnt and drawn in a process that has an Accelerator of its own, which stays as it is."""
+    theirs = Accelerator(mixed_precision=precision, gradient_accumulation_steps=gathered)
+    student = load_student(device="cpu")
+    forward = student.model.forward.__func__
+    examples = [Example("a", "Ada has 7 books.", "7.")]
+    config = loop.TrainConfig(max_steps=2, progress=False)
+    with lora(student.model, EMBEDDED) as model:
+        history = loop.train(model, student.tokenizer, examples, config)
+    assert student.model.forward.__func__ is forward and theirs.mixed_precision == precision
+    assert theirs.gradient_accumulation_steps == gathered
+    drawn = sample(student, {"a": "Ada has"}, 2, max_new_tokens=4, progress=False)
+    return [*history.loss, *history.grad_norm, *[one.ids for one in drawn]]
+
+
+def test_an_accelerator_of_the_caller_changes_nothing(forget, monkeypatch, one_thread):
     """A process has one mixed precision, and accelerate refuses to hear of another.
 
     Kind: a mixed precision of the whole process that another part has set; as in
     huggingface/transformers#29510.
     """
-    run = [sys.executable, "-c", BESIDE]
-    said = [
-        subprocess.run([*run, *kind], capture_output=True, text=True, check=True).stdout
-        for kind in (("no", "1"), ("bf16", "4"), ("fp16", "1"))
-    ]
-    gathering = os.environ | {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}
-    said.append(
-        subprocess.run([*run, "no", "4"], capture_output=True, text=True, check=True, env=gathering).stdout
-    )
-    assert len(said[0]) > 20 and said[0] == said[1] == said[2] == said[3]
+    made = []
+    for kind in (("no", 1), ("bf16", 4), ("fp16", 1)):
+        forget()
+        made.append(beside(*kind))
+    forget()
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    made.append(beside("no", 4))
+    assert len(made[0]) == 6 and made[0] == made[1] == made[2] == made[3]
