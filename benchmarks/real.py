@@ -94,6 +94,11 @@ def flags() -> str:
     return ", ".join(name for name in known if f" {name} " in told.replace("\n", " ")) or "unknown"
 
 
+def resident(path: Sequence[float]) -> str:
+    """The largest of some values, and in brackets the middle and the last one."""
+    return f"{max(path):.1f} ({path[len(path) // 2]:.1f}, {path[-1]:.1f})"
+
+
 def report(result: dict[str, object]) -> str:
     steps, trl, answers, memory = (result[name] for name in ("steps", "trl", "answers", "memory"))
     p, train, said = result["parameters"], steps["tokens_per_second"], answers["tokens_per_second"]
@@ -134,10 +139,7 @@ def report(result: dict[str, object]) -> str:
         f"{answers['equal']['merged']}. What is merged is rounded to bfloat16, so plain LoRA stays beside.",
         "",
         f"Resident memory of {p['steps']} steps, GiB, largest (after half, at the end): "
-        + "; ".join(
-            f"{name} {max(path):.1f} ({path[len(path) // 2]:.1f}, {path[-1]:.1f})"
-            for name, path in memory.items()
-        )
+        + "; ".join(f"{name} {resident(path)}" for name, path in memory.items())
         + ". The goal is half of trl's.",
         "",
         f"trl {result['trl_version']} does more with a step: it counts entropy and accuracy of the tokens, "

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from launching import in_two_processes
+from launching import ACCELERATE, in_two_processes
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from tiny import llama
@@ -823,7 +823,7 @@ def test_a_second_run_waits_for_the_first_and_takes_what_it_made(data, tmp_path,
 
 
 def test_two_processes_fit_what_one_fits(tmp_path):
-    in_two_processes(__file__, tmp_path)
+    in_two_processes(__file__, tmp_path, through=ACCELERATE)
     first, second = (json.loads((tmp_path / name).read_text()) for name in "01")
     one = distributed(tmp_path / "one")
     assert first == second and first["folders"] == one["folders"]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from launching import ALONE, TORCHRUN, in_two_processes
+from launching import ACCELERATE, ALONE, in_two_processes
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -400,11 +400,7 @@ def distributed(path: Path) -> None:
 
 def test_two_processes_give_the_curve_of_one(tmp_path):
     (tmp_path / "two").mkdir()
-    # without a GPU or MPI, accelerate prepares the environment but starts one process: torchrun starts both
-    launch = "-m accelerate.commands.launch --num_processes 2 --cpu --no_python".split()
-    in_two_processes(
-        __file__, "distributed", tmp_path / "two" / "history", launch=[sys.executable, *launch, *TORCHRUN]
-    )
+    in_two_processes(__file__, "distributed", tmp_path / "two" / "history", through=ACCELERATE)
     (tmp_path / "one").mkdir()
     distributed(tmp_path / "one" / "history")
     one, first, second = (
