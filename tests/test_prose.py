@@ -29,6 +29,7 @@ WHOLE, LATE, SOON, CUT = (
 FEW = {"axis": "training questions", "at": "70", "check": False}
 QUARTER = {"axis": "share of wrong rationales", "at": "0.25", "check": False}
 WIDER = {"axis": "rank", "at": "32", "check": False}
+VOTE = {"set": "vote"}
 AGAIN, SUM = {"variant": "again"}, "Sum over wrong answers"
 LONGER, COT, EMPTY = "CoT KD, continued", "CoT KD", "NAT, empty branch"
 
@@ -36,6 +37,8 @@ LONGER, COT, EMPTY = "CoT KD, continued", "CoT KD", "NAT, empty branch"
 SAID = {
     "claims.md": [
         ("0.6 [-0.6, 1.8]", "real", FIRST, COT, "Label prefix"),
+        ("0.8 [-0.5, 2.0]", "real", VOTE, "CoT KD, ASC", "CoT KD, SC"),
+        ("4.2 [2.5, 6.3]", "real", VOTE, "CoT KD, SC", None),
         ("3.5 [0.6, 6.3]", "rivals", WEAK | EQUAL, LONGER, "UL, whole rationales"),
         ("0.8 [-2.4, 3.9]", "methods", WEAK | BEST, "MIX", COT),
         ("0.7 [-2.0, 3.3]", "methods", STRONG | BEST, COT, "MIX"),
@@ -92,6 +95,7 @@ SAID = {
         ("3.3 [0.9, 5.7]", "ablations", AGAIN, SUM, "Sum over right answers"),
         ("3.1 [0.7, 5.5]", "ablations", AGAIN, SUM, LONGER),
     ],
+    "11_real_student.ipynb": [("0.8 [-0.5, 2.0]", "real", VOTE, "CoT KD, ASC", "CoT KD, SC")],
     "12_when.ipynb": [
         ("2.9 [0.0, 5.7]", "when", CUT, "Negatives first", LONGER),
         ("3.1 [0.5, 6.0]", "when", CUT | {"check": True}, "Negatives first", LONGER),
