@@ -54,7 +54,8 @@ def is_there(folder: str | Path, of: Comparison) -> bool:
 # --- judging ------------------------------------------------------------------------------------------
 
 
-def _judged(folder: str | Path, plan: Plan, of: Comparison) -> dict[str, object]:
+def judge_one(folder: str | Path, plan: Plan, of: Comparison) -> dict[str, object]:
+    """A comparison as a row of COLUMNS, without the claim and its role."""
     row = {"label": of.label, "sign": of.sign, "wider": of.wider, "state": NOT_RUN}
     if not is_there(folder, of):
         return row
@@ -113,7 +114,7 @@ def judge(folder: str | Path, plan: Plan) -> pd.DataFrame:
         found = list(_overlaps(folder, claim.overlap, claim.wider, size)) if claim.overlap else []
         groups = {"decides": claim.decided_by, "control": claim.controls, "real": claim.real}
         for role, several in groups.items():
-            found += [{"role": role, **_judged(folder, plan, of)} for of in several]
+            found += [{"role": role, **judge_one(folder, plan, of)} for of in several]
         rows += [{"claim": claim.number, **row} for row in found]
     frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
     asked = frame["p"].where(frame["state"] == "").astype(float)

@@ -113,7 +113,8 @@ def _said(row: NamedTuple) -> tuple[str, str]:
     return signed(*numbers), f"{alone}, {SMALL}" if row.state == SMALL else alone
 
 
-def _table(rows: pd.DataFrame) -> Iterator[str]:
+def numbers_table(rows: pd.DataFrame) -> Iterator[str]:
+    """Lines of a table in Markdown, from rows of `claims.COLUMNS` and holm; bold is what decides."""
     yield "| what is compared | points | says | p | Holm |\n| --- | --- | --- | --- | --- |"
     for row in rows.itertuples():
         number, says = _said(row)
@@ -131,7 +132,7 @@ def _numbers(claim: Claim, rows: pd.DataFrame, edition: Edition) -> str:
     title = edition.say("All numbers")
     if edition != ENGLISH:
         return f"[{title}](#claim-{claim.number})"
-    return f":::{{dropdown}} {title}\n:class-container: numbers\n" + "\n".join(_table(rows)) + "\n:::"
+    return f":::{{dropdown}} {title}\n:class-container: numbers\n" + "\n".join(numbers_table(rows)) + "\n:::"
 
 
 def card(claim: Claim, rows: pd.DataFrame, has_figure: bool, edition: Edition = ENGLISH) -> str:
@@ -203,6 +204,8 @@ def plan_page(root: Path) -> str:
     )
     parts = ["## Claims", "\n\n".join(claims), "## Sizes", "\n".join([head, *rows])]
     parts += [
+        "## On another task",
+        "\n".join(f"- {run}: {_asked(several)}." for run, several in plan.elsewhere.items()),
         "## When, not only whether",
         plan.sweeps,
         "## Pilot",

@@ -65,6 +65,7 @@ class Plan(NamedTuple):
 
     margin, floor, half_width  fractions; real_floor and real_half_width those of the real student
     uses     comparisons by what wrong answers are used for
+    elsewhere  comparisons by the profile of a run on another task; they decide no claim
     sweeps   how the conditions are moved, and what counts there
     waiting  chapters whose committed run is smaller than planned, and how small
     """
@@ -76,6 +77,7 @@ class Plan(NamedTuple):
     real_half_width: float
     claims: tuple[Claim, ...]
     uses: Mapping[str, tuple[Comparison, ...]]
+    elsewhere: Mapping[str, tuple[Comparison, ...]]
     sweeps: str
     waiting: Mapping[str, str]
     pilot: str
@@ -148,7 +150,10 @@ def _plan(said: Mapping[str, Any], path: str | Path) -> Plan:
                 _all(one.get("real", ()), where),
             )
         )
-    uses = {use: _all(lines, f"{path}: {use}") for use, lines in said["uses"].items()}
+    named = {
+        part: {name: _all(lines, f"{path}: {name}") for name, lines in said[part].items()}
+        for part in ("uses", "elsewhere")
+    }
     rest = {name: said[name] for name in ("sweeps", "waiting", "pilot")}
     changes = tuple(said["changes"])
-    return Plan(**said["verdict"], **rest, claims=tuple(claims), uses=uses, changes=changes)
+    return Plan(**said["verdict"], **rest, claims=tuple(claims), **named, changes=changes)

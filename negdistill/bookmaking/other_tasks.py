@@ -4,6 +4,8 @@ book/executed/<profile>/NN_name.ipynb, .parquet  --table-->     a CSV in book/ta
                                                  --gains-->     what a figure of book/_static draws
                                                  --sections-->  tables of a page, and their provenance
 
+Compared is what book/plan.yml asks under the name of the folder, else every method with CoT KD.
+
 They stand beside the chapter's own run and decide no claim.
 """
 
@@ -13,11 +15,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from negdistill.bookmaking.claims import COLUMNS, NOT_RUN, judge_one
+from negdistill.bookmaking.claims_page import numbers_table
+from negdistill.bookmaking.claims_plan import REAL, Comparison, Plan
 from negdistill.bookmaking.predictions import chapters, other_teachers, predictions
 from negdistill.bookmaking.provenance import Execution, listing
 from negdistill.bookmaking.provenance import table as markdown
 from negdistill.bookmaking.results import in_markdown
 from negdistill.bookmaking.tables import method_table, percents
+from negdistill.stats import holm
 from negdistill.training.method_table import COT
 
 ALL = "all"
@@ -52,22 +58,31 @@ def table(folder: Path) -> pd.DataFrame:
     return whole[["set", *(name for name in whole if name != "set")]]
 
 
-def gains(folder: Path) -> pd.DataFrame:
-    """Differences to CoT KD on all questions, in the columns that `plots_claims.forest` draws."""
-    rows = table(folder).dropna(subset="difference")
-    rows = rows[rows["set"] == ALL]
-    names = dict(zip(SPANS, ("value", "low", "high"), strict=True))
-    drawn = rows[["method", *SPANS]].rename(columns=names).reset_index(drop=True)
-    drawn.insert(0, "label", drawn.pop("method") + f" − {COT}")
+def compared(folder: Path, plan: Plan) -> pd.DataFrame:
+    """What is asked of a run, on all questions: rows of `claims.COLUMNS`, and holm over all of them."""
+    chapter = _chapter(folder)[0]
+    methods = predictions(folder, chapter)["method"].unique()
+    usual = (Comparison(f"{one} − {COT}", chapter, {}, (one,), (COT,)) for one in methods if one != COT)
+    asked = plan.elsewhere.get(folder.name) or tuple(usual)
+    named = (of._replace(label=of.label.removeprefix(f"{REAL}: ")) for of in asked)  # as all of the page
+    rows = pd.DataFrame([judge_one(folder, plan, of) for of in named]).reindex(columns=COLUMNS)
+    return rows.assign(holm=holm(rows["p"].where(rows["state"] == "").astype(float)))
+
+
+def gains(folder: Path, plan: Plan) -> pd.DataFrame:
+    """The differences of `compared` in the columns that `plots_claims.forest` draws."""
+    rows = compared(folder, plan)
+    drawn = rows.loc[rows["state"] != NOT_RUN, ["label", "value", "low", "high"]].reset_index(drop=True)
     return drawn.assign(series="", small=False, published=float("nan"))
 
 
-def sections(executed: Path) -> str:
-    """Of every run in Markdown: each method on all questions and on each subject, and the provenance."""
-    return "\n\n".join(map(_section, folders(executed)))
+def sections(executed: Path, plan: Plan) -> str:
+    """Of every run in Markdown: each method on all questions and on each subject, what is compared, and the
+    provenance."""
+    return "\n\n".join(_section(folder, plan) for folder in folders(executed))
 
 
-def _section(folder: Path) -> str:
+def _section(folder: Path, plan: Plan) -> str:
     rows = table(folder)
     sets = list(rows["set"].unique())
     gained = rows[rows["set"] == ALL].set_index("method")
@@ -78,4 +93,5 @@ def _section(folder: Path) -> str:
     names = map(in_markdown, shown.columns)
     lines = ([in_markdown(name), *texts] for name, texts in zip(shown.index, shown.to_numpy(), strict=True))
     run = Execution.read(_chapter(folder)[1].with_suffix(".ipynb"))
-    return f"{markdown(['method', *names], lines)}\n\n{listing(run)}"
+    solved, asked = markdown(["method", *names], lines), "\n".join(numbers_table(compared(folder, plan)))
+    return f"{solved}\n\n{asked}\n\n{listing(run)}"

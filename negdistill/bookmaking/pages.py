@@ -32,6 +32,7 @@ import pandas as pd
 from negdistill import PUBLIC
 from negdistill.bookmaking import other_tasks, parameters, reference, reproduction, results
 from negdistill.bookmaking.claims_page import plan_page
+from negdistill.bookmaking.claims_plan import read_plan
 from negdistill.bookmaking.damage import BESIDE
 from negdistill.bookmaking.documents import put_rows, read_notebook
 from negdistill.bookmaking.finishing import drop_bundles, launch_sources, name_language, name_toggles
@@ -188,7 +189,9 @@ GENERATED: dict[str, Callable[[Path, Sequence[Execution]], str]] = {
     "costs": cost_table,
     "reproduced": reproduction.listing,
     "parameters": parameters.listing,
-    "other tasks": lambda root, runs: other_tasks.sections(root / "book" / "executed"),
+    "other tasks": lambda root, runs: other_tasks.sections(
+        root / "book" / "executed", read_plan(root / "book" / "plan.yml")
+    ),
     "plan": lambda root, runs: plan_page(root),
 }
 

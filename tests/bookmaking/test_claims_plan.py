@@ -66,4 +66,6 @@ def test_the_plan_of_the_book():
         assert claim.overlap or claim.decided_by
         labels = [of.label for of in (*claim.decided_by, *claim.controls)]
         assert len(set(labels)) == len(labels)
+    profiles = PLAN.parents[1] / "notebooks" / "profiles"
+    assert all(several and (profiles / f"{run}.yml").is_file() for run, several in plan.elsewhere.items())
     assert all({"date", "what", "why"} <= set(change) for change in plan.changes)

@@ -6,15 +6,15 @@ import shutil
 import pandas as pd
 import pytest
 
-from negdistill.bookmaking.claims_plan import read_plan
+from negdistill.bookmaking.claims_plan import comparisons, read_plan
 from negdistill.bookmaking.evidence import other_figures
-from negdistill.bookmaking.other_tasks import ALL, folders, gains, sections, table
+from negdistill.bookmaking.other_tasks import ALL, compared, folders, gains, sections, table
 from negdistill.bookmaking.pages import with_other_teachers
 from negdistill.bookmaking.planning import executed_folder, find_root
 from negdistill.bookmaking.predictions import chapters, predictions
 from negdistill.runs.digests import digest_file
 
-PLAN = read_plan(find_root() / "book" / "plan.yml")
+PLAN = read_plan(find_root() / "book" / "plan.yml")._replace(elsewhere={}, real_floor=0.0)
 RIGHT = {  # which of six questions a method solves
     "as it is": "000000",
     "CoT KD": "110010",
@@ -64,7 +64,7 @@ def test_all_questions_and_each_subject_have_rows(executed):
     assert rows.loc[(ALL, "NAT"), "accuracy"] == pytest.approx(5 / 6)
     assert rows.loc[("addsub", "NAT"), "difference"] == pytest.approx(1 / 2)
     assert rows.loc[("svamp", "NAT"), "difference"] == 0
-    drawn = gains(executed / "word-problems").set_index("label")["value"]
+    drawn = gains(executed / "word-problems", PLAN).set_index("label")["value"]
     assert drawn.to_dict() == {"as it is − CoT KD": -0.5, "NAT − CoT KD": pytest.approx(1 / 3)}
     assert list(other_figures(executed, PLAN)) == ["word-problems.png"]
 
@@ -99,7 +99,7 @@ def test_a_run_with_another_teacher_joins_its_chapter_and_no_other_run_does(exec
 
 
 def test_the_section_has_every_number_and_where_it_came_from(executed):
-    text = sections(executed)
+    text = sections(executed, PLAN)
     assert text.startswith("| method | all | − CoT KD | addsub | svamp |\n| --- |")
     (line,) = (line for line in text.splitlines() if line.startswith("| NAT |"))
     cells = [cell.strip().partition(" ")[0] for cell in line.strip("|").split("|")]
@@ -108,7 +108,24 @@ def test_the_section_has_every_number_and_where_it_came_from(executed):
     assert line.split("|")[3].strip() == ""
     assert "````{dropdown} 11_real_student.ipynb" in text and "| parameter | `steps` | `128` |" in text
     shutil.rmtree(executed / "word-problems")
-    assert sections(executed) == ""
+    assert sections(executed, PLAN) == ""
+
+
+def test_what_the_plan_asks_of_a_run_stands_in_place_of_every_method_against_cot_kd(executed):
+    lines = [{"one": "CoT KD", "other": "as it is"}, {"one": "MIX", "other": "CoT KD"}]
+    asked = tuple(of for line in lines for of in comparisons({"chapter": "real", **line}))
+    plan, folder = PLAN._replace(elsewhere={"word-problems": asked}), executed / "word-problems"
+    rows = compared(folder, plan).set_index("label")
+    assert rows.index.tolist() == ["CoT KD − as it is", "MIX − CoT KD"]
+    assert rows.loc["CoT KD − as it is", "value"] == 0.5
+    assert rows["holm"].iloc[0] == rows["p"].iloc[0]  # what has not been run does not count
+    assert gains(folder, plan)["label"].tolist() == ["CoT KD − as it is"]
+    text = sections(executed, plan)
+    assert "| CoT KD − as it is | +50.0 [" in text and "| MIX − CoT KD |  | not run yet |" in text
+    both = compared(folder, PLAN)
+    assert (both["holm"] >= both["p"]).all() and (both["holm"] > both["p"]).any()
+    floor = compared(folder, PLAN._replace(real_floor=0.9))
+    assert set(floor["state"]) == {"not asked here"}
 
 
 def test_names_from_the_data_are_shown_as_they_are(executed):
@@ -119,7 +136,7 @@ def test_names_from_the_data_are_shown_as_they_are(executed):
     book = json.loads(path.with_suffix(".ipynb").read_text())
     book["metadata"]["negdistill"]["manifest"]["artifacts"] = {"predictions.parquet": digest_file(path)}
     path.with_suffix(".ipynb").write_text(json.dumps(book))
-    header = sections(executed).splitlines()[0]
+    header = sections(executed, PLAN).splitlines()[0]
     assert header.count("|") == 6 and "<" not in header and "&#124;" in header
 
 
@@ -130,4 +147,4 @@ def test_a_run_of_several_chapters_says_how_to_run_one(executed):
     with pytest.raises(
         ValueError, match="must hold one chapter; it holds 06_nce, 11_real_student: .* --only"
     ):
-        sections(executed)
+        sections(executed, PLAN)
