@@ -68,6 +68,8 @@ SAID = {
         ("1.2 [-1.2, 3.6]", "shifted", {"set": "shifted"}, "NAT", COT),
         ("0.6 [-1.6, 2.7]", "shifted", {"set": "shifted"}, "NCE", COT),
         ("2.8 [0.2, 5.5]", "shifted", TEST, "CoT KD, longer", COT),
+        ("0.0 [-2.3, 2.4]", "shifted", {"set": "shifted"}, "CoT KD, longer", COT),
+        ("0.7 [-1.3, 2.8]", "nce", {}, "KD", "CoT KD, a third"),
         ("0.6 [-0.6, 1.8]", "real", {"set": "shifted", "seed": 0}, "NAT", COT),
         ("3.0 [0.5, 5.5]", "real", {"set": "svamp", "seed": 0}, "NAT", COT),
         ("0.0 [-2.1, 2.0]", "methods", WEAK | PAPER, "NAT", COT),
@@ -98,6 +100,7 @@ SAID = {
     "11_real_student.ipynb": [("0.8 [-0.5, 2.0]", "real", VOTE, "CoT KD, ASC", "CoT KD, SC")],
     "12_when.ipynb": [
         ("2.9 [0.0, 5.7]", "when", CUT, "Negatives first", LONGER),
+        ("4.2 [1.9, 6.5]", "rivals", STRONG | BEST, "Label prefix", LONGER),
         ("3.1 [0.5, 6.0]", "when", CUT | {"check": True}, "Negatives first", LONGER),
         ("5.3 [2.0, 8.6]", "when", FEW, "Label prefix", LONGER),
         ("3.7 [0.6, 7.0]", "when", FEW | {"check": True}, "Label prefix", LONGER),
