@@ -199,9 +199,6 @@ def plan_page(root: Path) -> str:
     head = "| chapter | " + " | ".join(name.replace("_", " ") for name in names) + " |\n" + "| --- " * 7 + "|"
     waiting = [f"- *{chapter}*: {why}." for chapter, why in plan.waiting.items()]
     waiting += [f"- For claim {number}: {_asked(several)}." for number, several in _missing(root, plan)]
-    changes = (
-        "\n".join(f"- {one['date']}: {one['what']} {one['why']}" for one in plan.changes) or "None so far."
-    )
     parts = ["## Claims", "\n\n".join(claims), "## Sizes", "\n".join([head, *rows])]
     parts += [
         "## On another task",
@@ -213,9 +210,20 @@ def plan_page(root: Path) -> str:
         "## Still to run",
         "\n".join(waiting) or "None.",
         "## Changes since",
-        changes,
+        _changes(plan) or "None so far.",
     ]
     return "\n\n".join(parts)
+
+
+def _changes(plan: Plan) -> str:
+    """Folded by date, for they are many; the newest first, as in the file."""
+    days: dict[object, list[str]] = {}
+    for one in plan.changes:
+        days.setdefault(one["date"], []).append(f"- {one['what']} {one['why']}")
+    return "\n\n".join(
+        f":::{{dropdown}} {day}: {len(lines)} change{'s' * (len(lines) > 1)}\n" + "\n".join(lines) + "\n:::"
+        for day, lines in days.items()
+    )
 
 
 def _missing(root: Path, plan: Plan) -> Iterator[tuple[int, tuple[Comparison, ...]]]:

@@ -135,6 +135,9 @@ def test_the_plan_in_words():
     for claim in PLAN.claims:
         assert f"**{claim.number}. {claim.says}**" in text
     assert "| 10_rivals | 300 | 4 | 1,200 | 4 | 700 | 8 |" in text
+    changes = text.partition("## Changes since")[2]
+    assert changes.count("\n- ") == len(PLAN.changes)
+    assert changes.count("{dropdown}") == len({str(one["date"]) for one in PLAN.changes})
     elsewhere = text.partition("## On another task")[2].partition("## ")[0]
     assert all(of.label in elsewhere for several in PLAN.elsewhere.values() for of in several)
     left = re.findall(r"^- For claim (\d+): (.*)\.$", text.partition("## Still to run")[2], re.MULTILINE)
