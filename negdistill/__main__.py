@@ -98,8 +98,7 @@ def refresh(options: argparse.Namespace) -> None:
 
 
 def vote(options: argparse.Namespace) -> None:
-    if os.path.isdir(options.out):
-        raise ValueError(f"OUT must be a file to write; {options.out} is a folder; name a file in it")
+    _check_out(Path(options.out), "problem_id,rule,answer,correct")
     say("loading")  # of torch, which takes seconds
     from negdistill.data import tasks
     from negdistill.inference.ranker_fit import load_ranker
@@ -119,6 +118,19 @@ def vote(options: argparse.Namespace) -> None:
     for rule, part in found.groupby("rule", sort=False):
         say(f"{rule:16} {part['correct'].sum()} of {len(part)} right")
     say(f"written: {options.out}")
+
+
+def _check_out(out: Path, header: str) -> None:
+    """ValueError unless a table may be written there: before anything is drawn, and over no other file."""
+    if out.is_dir():
+        raise ValueError(f"OUT must be a file to write; {out} is a folder; name a file in it")
+    if above := next((one for one in out.parents if one.exists() and not one.is_dir()), None):
+        raise ValueError(f"OUT must lie in a folder; {above} is a file; got {out}")
+    if out.is_file():
+        with out.open("rb") as file:
+            first = file.readline().strip()
+        if first not in (b"", header.encode()):
+            raise ValueError(f"OUT must be a new file, or a table of votes; {out} is another file")
 
 
 def add_vote_parser(commands: argparse._SubParsersAction) -> None:

@@ -85,3 +85,12 @@ def check_number(
         raise ValueError(f"{parameter} must be at least {low}; got {value}")
     if above is not None and value <= above:
         raise ValueError(f"{parameter} must be greater than {above}; got {value}")
+
+
+def json_number(value: object) -> int | float:
+    """A number of NumPy's, which the checks take, as JSON has it: `default` of `json.dumps`."""
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")

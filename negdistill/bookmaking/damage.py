@@ -7,6 +7,8 @@ run folder           its manifest, and that of every run in it: fits, samples, r
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -15,6 +17,7 @@ from negdistill.runs.digests import digest_file, digest_json
 from negdistill.runs.folder import MANIFEST, Manifest, RunFolder
 
 MISSING = "artefacts missing"
+KEYED = re.compile(r"-[0-9a-f]{12}$")  # end of a folder of fits, samples, rankers
 BESIDE = {  # artefacts that go beside the executed notebook, and how its name ends there
     "predictions.parquet": ".parquet",
     "texts.parquet": ".texts.parquet",
@@ -72,12 +75,28 @@ def broken_runs(run_dir: Path | None) -> dict[Path, str]:
         except FileNotFoundError:  # removed by a process that is at work there
             continue
         except ValueError:
+            if place.parts and not _is_ours(manifest):
+                continue
             broken[folder] = f"{(place / MANIFEST).as_posix()} damaged"
             continue
         for name, digest in recorded.items():
             if _digest(folder / name) != digest:
                 broken.setdefault(folder, f"artefact {(place / name).as_posix()} changed")
     return broken
+
+
+def _is_ours(manifest: Path) -> bool:
+    """Whether a damaged manifest was one of a run: its folder is named after a key, or it has the fields.
+
+    Other programs call files so, too, and their folders are nobody's to remove.
+    """
+    if KEYED.search(manifest.parent.name):
+        return True
+    try:
+        row = json.loads(manifest.read_text("utf-8"))
+    except ValueError:
+        return False
+    return isinstance(row, dict) and {"inputs", "parameters", "artifacts"} <= row.keys()
 
 
 def _digest(path: Path) -> str | None:

@@ -6,7 +6,6 @@ task="math"  teacher="tdg-gpt-4"     what lies in the data folder counts, too
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from negdistill.data.folders import data_folder
 from negdistill.data.released import TDG
 from negdistill.data.sources import PROBLEM_SETS
 from negdistill.runs.digests import digest_file, digest_json
+from negdistill.runs.own_code import digest_beside, has_module
 
 GENERATED = "arithmetic"  # the task that needs no data
 RELEASED = {*PROBLEM_SETS, *TDG} - {GENERATED}
@@ -26,9 +26,9 @@ def named_files(folder: Path, parameters: Mapping[str, object]) -> dict[str, str
     """
     found = {}
     for parameter, value in parameters.items():
-        there = [path for text in _texts(value) for path in _named(folder, text)]
+        there = [state for text in _texts(value) for state in _states(folder, text)]
         if there:
-            found[parameter] = digest_json([_state(path) for path in there])
+            found[parameter] = digest_json(there)
     return found
 
 
@@ -51,15 +51,16 @@ def _texts(value: object) -> list[str]:
     return [one for one in values if isinstance(one, str)]
 
 
-def _named(folder: Path, text: str) -> Iterator[Path]:
-    """The file or folder of that name, and the module of "module:function"."""
+def _states(folder: Path, text: str) -> Iterator[object]:
+    """Of the file or folder of that name, and of the module of "module:function"."""
     module, colon, _ = text.partition(":")
-    for name in [text, f"{module.replace('.', os.sep)}.py"] if colon else [text]:
-        try:
-            if name and (folder / name).exists():
-                yield folder / name
-        except (OSError, ValueError):  # a text that no path can be
-            pass
+    try:
+        if text and (folder / text).exists():
+            yield _state(folder / text)
+        if colon and module and has_module(folder, module):
+            yield digest_beside(folder, module)
+    except (OSError, ValueError):  # a text that no path can be
+        pass
 
 
 def _state(path: Path) -> object:

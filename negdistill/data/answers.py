@@ -18,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from negdistill.checks import check_choice, check_each, check_type
 from negdistill.data.compare import questions, same, same_reading
 from negdistill.data.finding import EXTRACT_RULES, final_answer
@@ -93,14 +95,21 @@ def _check_rule(rule: Rule) -> None:
 def equal_pairs(pairs: Iterable[tuple[str | None, str | None]], rule: Rule) -> set[tuple[str, str]]:
     """Those of the pairs (answer, reference) that are `equivalent`, faster than one by one.
 
-    None equals nothing. Raises ValueError for an unknown rule.
+    None equals nothing. Raises ValueError for an unknown rule, TypeError for a function that says neither
+    True nor False.
     """
     _check_rule(rule)
     distinct = [pair for pair in dict.fromkeys(pairs) if None not in pair]
     if rule == "math":
         return _math(distinct)
     equal = rule if callable(rule) else _PLAIN_RULES[rule]
-    return {pair for pair in distinct if equal(*pair)}
+    return {pair for pair in distinct if _said(equal(*pair), pair)}
+
+
+def _said(verdict: object, pair: tuple[str, str]) -> bool:
+    if not isinstance(verdict, (bool, np.bool_)):  # one without a return would call every answer wrong
+        raise TypeError(f"rule must return True or False; got {verdict!r} for answer and reference {pair}")
+    return bool(verdict)
 
 
 def equivalent(answer: str | None, reference: str | None, rule: Rule = "exact") -> bool:

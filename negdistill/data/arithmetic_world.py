@@ -152,6 +152,8 @@ def read_steps(problem: Problem) -> tuple[str, tuple[Step, ...]]:
                 raise ValueError(f"{problem.id}: no chain of the embedded benchmark: {value} {op} {right}")
             steps.append(Step(value, op, right, result, sentence))
             value = steps[-1].result
+    if not steps:
+        raise ValueError(f"{problem.id}: not a question of the embedded benchmark: {problem.question!r}")
     return opening, tuple(steps)
 
 

@@ -6,13 +6,15 @@ import hashlib
 import json
 import re
 
+from negdistill.checks import json_number
+
 SEALED = "line_sha256"  # the last field of a sealed line
 _SEAL = re.compile(rb', "line_sha256": "([0-9a-f]{64})"\}\s*\Z')
 
 
 def seal(row: dict) -> bytes:
     """A line of JSON, in ASCII, that ends with the sha256 of what stands before."""
-    text = json.dumps(row)[:-1].encode("ascii")
+    text = json.dumps(row, default=json_number)[:-1].encode("ascii")
     return text + f', "{SEALED}": "{hashlib.sha256(text).hexdigest()}"}}\n'.encode("ascii")
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from negdistill.checks import check_choice, check_whole
+from negdistill.checks import check_choice, check_path, check_whole
 from negdistill.data import arithmetic
 from negdistill.data.answers import Rule
 from negdistill.data.own_files import FILES, OWN, SPLITS, read_own, read_said, tenth
@@ -104,7 +104,9 @@ class Task:
             )
         return [there[place] for place in sorted(random.Random(seed).sample(range(len(there)), n))]
 
-    def rationales(self, problems: Sequence[Problem], teacher: str, n: int, seed: int = 0) -> list[Rationale]:
+    def rationales(
+        self, problems: Sequence[Problem], teacher: str | Path, n: int, seed: int = 0
+    ) -> list[Rationale]:
         """The first n rationales of each problem by one teacher, in the order of the problems; all it has of
         those with fewer. A warning counts the problems that have none.
 
@@ -114,6 +116,8 @@ class Task:
         ValueError for a teacher that the task lacks, and where it has said nothing to any of the problems.
         """
         check_whole("n", n, 1)
+        check_path("teacher", teacher)
+        teacher = str(teacher)
         if self.generated and not teacher.endswith(FILES):
             return arithmetic.teach(problems, teacher, n=n, seed=seed)
         by_problem: dict[str, list[Rationale]] = {}
@@ -194,7 +198,13 @@ def _function(place: str) -> Callable[[str, str], bool]:
     module, _, name = place.partition(":")
     try:
         found = getattr(import_module(module), name)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:  # "a:b:c", ".relative:x", ":x"
+    except (
+        ImportError,
+        SyntaxError,
+        AttributeError,
+        TypeError,
+        ValueError,
+    ) as error:  # "a:b:c", ".relative:x", ":x"
         raise ValueError(
             f"grading must name a function that can be imported; got {place!r}: {error}"
         ) from error

@@ -96,7 +96,7 @@ class Engine:
             return torch.zeros(rows, *shape, dtype=torch.long, device=self.device)
 
         self.state = {name: whole() for name in ("key", "token", "count", "limit", "alive")}
-        self.state |= {"start": whole() + w.stop, "text": whole(rules.max_new_tokens + 1)}
+        self.state |= {"start": whole() + w.stop, "text": whole(min(rules.max_new_tokens, self.context) + 1)}
         self.state["log_prob"] = whole().double()
         self.jobs: list[_Job | None] = [None] * rows
         self.found: dict[str, list[Sample | None]] = {key: [None] * rules.n for key in prompts}

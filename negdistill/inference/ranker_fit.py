@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from safetensors.torch import load_file, save_file
 
-from negdistill.checks import check_choice, check_type
+from negdistill.checks import check_choice, check_type, json_number
 from negdistill.inference.ranker import LOSSES, PAIRED, Ranker
 from negdistill.inference.ranker_report import judge
 from negdistill.runs.digests import digest_code, digest_json
@@ -189,7 +189,8 @@ def _make(
     with run.create(VALID) as path:
         judged.to_json(path, orient="records", lines=True, double_precision=15)
     with run.create(FIT) as path:
-        path.write_text(json.dumps({"loss": loss, "seed": seed, "trainable_parameters": count}), "utf-8")
+        row = {"loss": loss, "seed": seed, "trainable_parameters": count}
+        path.write_text(json.dumps(row, default=json_number), "utf-8")
     remove(run.folder / CHECKPOINT)
 
 

@@ -16,6 +16,7 @@ Several processes share the prompts and all get all samples, those of one proces
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
@@ -27,7 +28,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from negdistill.checks import check_each, check_flag, check_path, check_type, check_whole
+from negdistill.checks import SHOWN, check_each, check_flag, check_path, check_type, check_whole
 from negdistill.data.formats import read_records, write_records
 from negdistill.data.records import Sample
 from negdistill.inference.engine import SLACK, Engine
@@ -47,8 +48,10 @@ if TYPE_CHECKING:
     from negdistill.training.students import Student
 
 SAMPLES = "samples.jsonl"
+NAMED = re.compile(r"wave-\d{5,}\.jsonl")  # as `_Store.write` names a wave
 WAVE = 8  # rows of a wave, in batches
 MOST_ROWS = {"cpu": 256, "cuda": 512}  # of a batch; more are not faster
+HALVES = re.compile("[\ud800-\udfff]")  # of characters: bytes that were no UTF-8
 MEMORY = 0.4  # share of the memory that cache and logits may take
 
 # --- public -------------------------------------------------------------------------------------------
@@ -119,6 +122,9 @@ def _check(
     check_each("prompts", prompts.values(), str, "texts by problem id")
     if not prompts:
         raise ValueError("prompts must not be empty; there is nothing to continue")
+    for key, text in prompts.items():
+        if HALVES.search(text):
+            raise ValueError(f"prompt {key!r} must be whole characters; got {text[:SHOWN]!r}: is it UTF-8?")
     if batch_size is not None:
         check_whole("batch_size", batch_size, 1)
     if out_dir is not None:
@@ -234,5 +240,6 @@ class _Store:
             with run.create(SAMPLES) as path:
                 write_records(path, samples)
         for wave in self.folder.glob("wave-*.jsonl"):
-            remove(wave)
+            if NAMED.fullmatch(wave.name):  # not what somebody else put there
+                remove(wave)
         self.shared.clear()

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from negdistill.data.prompts import format_prompt
+from negdistill.inference.ranker_fit import HEAD
 from negdistill.inference.sample import sample
 from negdistill.training.fit import adapted
-from negdistill.training.fits import FIT, Fit, finished, load_fit
+from negdistill.training.fits import ADAPTER, FIT, Fit, finished, load_fit
 from negdistill.training.method_table import METHODS, NEGATIVE
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def fits_in(folder: str | Path) -> dict[str, Fit]:
     ValueError where the folder holds none of them.
     """
     places = [path.parent for path in sorted(Path(folder).glob(f"*/{FIT}")) if finished(path.parent)]
+    places = [place for place in places if not (place / ADAPTER / HEAD).is_file()]  # a ranker's
     found = [one for one in map(load_fit, places) if one.method in METHODS]
     found.sort(key=lambda one: (one.seed, one.total_steps))
     chosen = {name: next((one for one in found if one.method == name), None) for name in SHOWN}

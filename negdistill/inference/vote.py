@@ -32,8 +32,10 @@ from negdistill.inference.ranker_fit import RankerFit, check_ranker, loaded
 from negdistill.inference.sample import sample
 from negdistill.method.asc import ratio_weights, sequence_weights
 from negdistill.runs.digests import digest_code, digest_json
+from negdistill.runs.folder import RunFolder
 from negdistill.training.fit import adapted
 from negdistill.training.fits import Fit, check_fit
+from negdistill.training.method_table import NEGATIVE
 from negdistill.training.students import check_student
 
 if TYPE_CHECKING:
@@ -107,7 +109,9 @@ def draw_ballot(
     if out_dir is not None:
         check_path("out_dir", out_dir)
         code = digest_code(sample.__module__)
-        name = digest_json([code, fit.folder.name, list(prompts.items()), *settings.items()])[:12]
+        made = RunFolder.open(fit.folder).manifest
+        drawn_by = [made.key, dict(made.artifacts)]  # the weights too: a shared fit rounds them
+        name = digest_json([code, drawn_by, list(prompts.items()), *settings.items()])[:12]
         out_dir = Path(out_dir) / f"samples-{name}"
     with adapted(student, fit) as trained:
         options = {**settings, "batch_size": batch_size, "out_dir": out_dir, "progress": progress}
@@ -150,7 +154,8 @@ def vote_all(
 
     The other arguments are those of `sample`, also for what is refused. An answer is None where no candidate
     has one. ValueError for no problem, two with one id, an unknown rule, one of right and wrong without the
-    other, and a fit or ranker of another student; TypeError for an argument of another type.
+    other or of another method, and a fit or ranker of another student; TypeError for an argument of another
+    type.
     """
     check_ranker("ranker", ranker)
     sides = {name: one for name, one in (("right", right), ("wrong", wrong)) if one is not None}
@@ -158,6 +163,11 @@ def vote_all(
         check_fit(name, one)
     if len(sides) == 1:
         raise ValueError(f"right and wrong must both be given, or neither; got {next(iter(sides))} alone")
+    if sides and not right.method != NEGATIVE == wrong.method:
+        raise ValueError(
+            f"wrong must be a fit of {NEGATIVE!r} and right one of another method; got {wrong.method!r} and "
+            f"{right.method!r}"
+        )
     sampling = {"n": n, "temperature": temperature, "seed": seed, "max_new_tokens": max_new_tokens}
     sampling |= {"out_dir": out_dir, "batch_size": batch_size, "progress": progress}
     drawn = draw_ballot(student, fit, problems, extract=extract, rule=rule, **sampling)

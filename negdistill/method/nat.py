@@ -29,7 +29,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from negdistill.checks import check_choice, check_path, check_type
+from negdistill.checks import check_choice, check_path, check_type, json_number
 from negdistill.method.nat_files import (
     Shapes,
     check_adapter,
@@ -39,7 +39,7 @@ from negdistill.method.nat_files import (
     write_adapter,
 )
 from negdistill.method.nat_unit import BRANCHES, UNIT, VIEWS, DualLinear, NATConfig, NATState
-from negdistill.method.projections import projections, target_names, widths
+from negdistill.method.projections import check_plain, projections, target_names, widths
 from negdistill.runs.digests import digest_tree
 from negdistill.runs.files import atomic_path
 
@@ -62,8 +62,7 @@ def attach(model: nn.Module, config: NATConfig, neg: str | Path | None = None) -
     check_type("config", config, NATConfig, "a NATConfig, such as settings().nat")
     if neg is not None:
         check_path("neg", neg)
-    if any(hasattr(module, "lora_A") for module in model.modules()):
-        raise ValueError("the model already carries adapters: detach(model) first, or unload() those of PEFT")
+    check_plain(model)
     targets = projections(model, config.target_modules)
     scaling, pairs = read_adapter(neg, _shapes(targets)) if neg is not None else (1.0, {})
     if neg is not None:
@@ -237,15 +236,16 @@ def save_nat(model: nn.Module, folder: str | Path) -> None:
             {key: weight.detach().cpu() for key, weight in _unit(model).items()}, part / "unit.safetensors"
         )
         stored = {"format": FORMAT, "config": asdict(config), "base": base, "files": digest_tree(part)}
-        (part / CONFIG).write_text(json.dumps(stored, indent=1), encoding="utf-8")
+        (part / CONFIG).write_text(json.dumps(stored, indent=1, default=json_number), encoding="utf-8")
 
 
 def load_nat(model: nn.Module, folder: str | Path) -> nn.Module:
     """Attach what `save_nat` wrote to the same base, in place; returns the model, in the view "nat".
 
-    Raises ValueError for a folder that is incomplete or changed, and for another base: other architecture,
-    vocabulary, widths or configuration, an embedding or projections of other numbers.
+    Raises ValueError for a model that carries adapters, a folder that is incomplete or changed, and another
+    base: other architecture, vocabulary, widths or configuration, other numbers in embedding or projections.
     """
+    check_plain(model)
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{folder} holds no {CONFIG}: give a folder that save_nat wrote")

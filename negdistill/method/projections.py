@@ -54,3 +54,12 @@ def _language(model: nn.Module) -> tuple[str, ...] | None:
         return None
     parts = (model.get_decoder(), model.get_output_embeddings())
     return tuple(f"{name}." for name, module in model.named_modules() if any(module is one for one in parts))
+
+
+def check_plain(model: nn.Module) -> None:
+    """ValueError for a model that carries adapters: a second one would change what the first computes."""
+    if any(hasattr(module, "lora_A") for module in model.modules()):
+        raise ValueError(
+            "the model already carries adapters: leave the block that put them on, detach(model), or "
+            "unload() those of PEFT first"
+        )

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import negdistill
+from negdistill.checks import json_number
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PACKAGE = "negdistill"
+INSIDE = "__init__.py"
 SOURCE = Path(__file__).parents[2]  # the folder that holds the package
 _SILENT = {"ctx", "kind", "type_comment", "type_params"}  # fields that only some versions of Python fill
 
@@ -40,7 +42,7 @@ def digest_file(path: str | Path) -> str:
 def digest_json(value: object) -> str:
     """sha256 of a value of JSON's types, whatever the order of its keys; ValueError for other types."""
     try:
-        return digest_text(json.dumps(value, sort_keys=True, ensure_ascii=False))
+        return digest_text(json.dumps(value, sort_keys=True, ensure_ascii=False, default=json_number))
     except TypeError as error:
         raise ValueError(f"inputs and parameters must be of JSON's types to be recorded: {error}") from error
 
@@ -81,15 +83,20 @@ def digest_code(*names: str, source: Path = SOURCE, package: str = PACKAGE) -> s
     todo = list(names)
     while todo:
         name = todo.pop()
-        path = source.joinpath(*name.split(".")).with_suffix(".py")
-        if name not in found and path.is_file():
-            found[name], more = _read(path, path.stat().st_mtime_ns, package)
+        place = source.joinpath(*name.split("."))
+        files = (place.with_suffix(".py"), place / INSIDE)  # a module, or what a package runs on import
+        path = next((one for one in files if one.is_file()), None)
+        if name not in found and path is not None:
+            within = name if path.name == INSIDE else name.rpartition(".")[0]
+            found[name], more = _read(path, path.stat().st_mtime_ns, package, within)
             todo += more
     return digest_json(found)
 
 
-def imported(tree: ast.AST, package: str = PACKAGE) -> set[str]:
+def imported(tree: ast.AST, package: str = PACKAGE, within: str = "") -> set[str]:
     """Full names of the modules of a package that code may import, where only annotations do left out.
+
+    within  the package that the code belongs to, which its relative imports begin from
 
     A public name such as `negdistill.fit` stands for the module that defines it.
     """
@@ -97,11 +104,14 @@ def imported(tree: ast.AST, package: str = PACKAGE) -> set[str]:
     for node in _running(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.ImportFrom):
+            above = within.split(".")[: 1 - node.level or None] if node.level else []
+            module = ".".join(filter(None, [*above, node.module]))
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
     public = {f"{PACKAGE}.{name}": module for name, module in negdistill.PUBLIC.items()}
     found = {public.get(name, name) for name in found}
-    return {name for name in found if name.startswith(f"{package}." if package else "")}
+    inside = f"{package}." if package else ""
+    return {name for name in found if name.startswith(inside) or name == package != PACKAGE}
 
 
 def _running(tree: ast.AST) -> Iterator[ast.AST]:
@@ -113,10 +123,10 @@ def _running(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 @lru_cache(maxsize=256)
-def _read(path: Path, changed: int, package: str) -> tuple[str, tuple[str, ...]]:
+def _read(path: Path, changed: int, package: str, within: str) -> tuple[str, tuple[str, ...]]:
     """Digest of a module's syntax, and what it imports; `changed` is the time of its last change."""
     tree = ast.parse(path.read_text("utf-8"))
-    return digest_json(_syntax(tree)), tuple(sorted(imported(tree, package)))
+    return digest_json(_syntax(tree)), tuple(sorted(imported(tree, package, within)))
 
 
 def _syntax(node: object) -> object:

@@ -28,6 +28,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from negdistill.checks import json_number
 from negdistill.runs.digests import digest_file, digest_json, digest_tree
 from negdistill.runs.files import atomic_path, atomic_write_text, remove
 
@@ -202,7 +203,7 @@ class RunFolder:
 
     def _write(self) -> None:
         self.manifest = replace(self.manifest, seconds=round(time.monotonic() - self._began, 3))
-        text = json.dumps(self.manifest.to_dict(), indent=1, ensure_ascii=False)
+        text = json.dumps(self.manifest.to_dict(), indent=1, ensure_ascii=False, default=json_number)
         atomic_write_text(self.folder / MANIFEST, text + "\n")
 
 
@@ -219,7 +220,7 @@ def require_same(place: str | Path, there: Mapping[str, object], here: Mapping[s
 
 
 def _plain(value: object) -> object:
-    return json.loads(json.dumps(value))  # a file has lists where memory has tuples
+    return json.loads(json.dumps(value, default=json_number))  # a file has lists where memory has tuples
 
 
 def _within(key: str, name: str) -> bool:

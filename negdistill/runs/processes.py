@@ -9,6 +9,7 @@ process 0. What a killed run left is collected by the next one, whatever the num
 
 from __future__ import annotations
 
+import re
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,9 +23,10 @@ from accelerate.utils import gather_object
 from filelock import FileLock, Timeout
 
 from negdistill.runs.files import remove
-from negdistill.runs.folder import Manifest, RunFolder
+from negdistill.runs.folder import MANIFEST, Manifest, RunFolder
 
 T = TypeVar("T")
+PART = re.compile(r"process-\d+")
 SILENT = 1.0  # seconds of waiting that nobody is told of
 
 
@@ -126,7 +128,9 @@ class SharedFolder:
         return self.run.folder / f"process-{index}"
 
     def _parts(self) -> list[Path]:
-        return sorted(self.run.folder.glob("process-*"))
+        """Those folders alone that other processes made, whatever else lies there."""
+        found = self.run.folder.glob("process-*")
+        return sorted(one for one in found if PART.fullmatch(one.name) and (one / MANIFEST).is_file())
 
     def _collect(self) -> None:
         for part in self._parts():

@@ -62,10 +62,10 @@ def _ask(options: argparse.Namespace) -> int:
             key_env=options.key_env,
         )
     wanted = (problems, teacher, options.n, options.temperature, options.store)
-    say(str(teachers.plan(*wanted, retry_rejected=options.retry_rejected)))
+    more = {"max_cost": options.max_cost, "retry_rejected": options.retry_rejected}
+    say(str(teachers.plan(*wanted, **more)))
     if options.dry_run:
         return 0
-    more = {"max_cost": options.max_cost, "retry_rejected": options.retry_rejected}
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("default")
         try:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from negdistill.checks import check_choice, check_flag, check_path, check_type
+from negdistill.checks import check_choice, check_flag, check_path, check_type, check_whole
 from negdistill.data import arithmetic
 from negdistill.data.prompts import STOP, chat_messages, completion_text, most_prompt_tokens
 from negdistill.data.records import Problem, Rationale, Reply
@@ -53,10 +53,15 @@ def plan(
     temperature: float = 0.5,
     store: str | Path = "rationales.jsonl",
     retry_rejected: bool = False,
+    max_cost: float | None = None,
 ) -> Plan:
-    """Requests, tokens and cost of `generate` with the same arguments. Sends nothing, writes nothing."""
+    """Requests, tokens and cost of `generate` with the same arguments. Sends nothing, writes nothing.
+
+    Refuses what that refuses, but for what it meets on the way.
+    """
     check_path("store", store)
     check_flag("retry_rejected", retry_rejected)
+    _check(teacher, max_cost)
     slots = wanted_slots(problems, teacher, n, temperature)
     return planned(slots, read_store(Path(store))[0], teacher, retry_rejected)
 
@@ -209,6 +214,10 @@ class LocalTeacher:
     shots: int = 0
     seed: int = 0
     prices = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_tokens", 1), ("shots", 0), ("seed", 0)):
+            check_whole(name, getattr(self, name), least)
 
     @cached_property
     def _student(self) -> Student:

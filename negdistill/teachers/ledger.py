@@ -84,6 +84,8 @@ def read_store(path: Path) -> tuple[dict[Key, Reply], int]:
     """
     if path.is_dir():
         raise ValueError(f"store must be a file of JSON lines; {path} is a folder")
+    if path.suffix == ".gz":
+        raise ValueError(f"store must be plain text, which lines are added to; got {path}: leave out .gz")
     data = whole_lines(path, [field.name for field in fields(Reply)])
     try:
         rows = parse_records(data, "", str(path), Reply)

@@ -5,7 +5,8 @@
     with nat_lora(model, config, neg=folder) as model:    NAT over a stored negative adapter
     with stored(model, folder, "lora") as adapted: ...     what lies in a folder, to compute with
 
-After each block the model is the plain base again, bit for bit, so one base in memory serves every row.
+After each block the model is the plain base again, bit for bit, so one base in memory serves every row. One
+block at a time: a model that carries adapters is refused.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from negdistill.method.nat import attach, detach, load_nat
 from negdistill.method.nat_files import check_adapter, fingerprint, mark_adapter
 from negdistill.method.nat_unit import NATConfig
 from negdistill.method.peft_loader import load_peft
-from negdistill.method.projections import projections, target_names, widths
+from negdistill.method.projections import check_plain, projections, target_names, widths
 from negdistill.method.random_branch import randomize_negative
 from negdistill.training.contrast import load_contrast
 
@@ -102,6 +103,7 @@ def stored(model: nn.Module, folder: Path, view: str) -> Iterator[nn.Module]:
         finally:
             detach(model)
     elif view == "contrast":
+        check_plain(model)
         yield load_contrast(model, folder)
     else:
         with _peft(model, lambda: _load(model, folder)) as wrapped:
@@ -132,6 +134,7 @@ def _load(model: nn.Module, folder: Path, **options: object) -> PeftModel:
 @contextmanager
 def _peft(model: nn.Module, wrap: Callable[[], PeftModel], seed: int = 0) -> Iterator[PeftModel]:
     """The wrapped model; afterwards unwrapped, trainable where it was before."""
+    check_plain(model)
     thawed = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with warnings.catch_warnings(), _seeded(seed):
         # PEFT asks transformers for a property that was renamed

@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from negdistill.checks import json_number
 from negdistill.runs.digests import digest_json, digest_weights
 from negdistill.runs.files import atomic_path
 from negdistill.runs.folder import require_same
@@ -101,7 +102,7 @@ class TrainState:
             for part, value in {"weight": parameter.detach(), **self.optimizer.state[parameter]}.items():
                 tensors[f"{part}/{name}"] = full_tensor(value).contiguous()
         if main:
-            metadata = {"key": json.dumps(self.key), "columns": json.dumps(columns)}
+            metadata = {"key": json.dumps(self.key, default=json_number), "columns": json.dumps(columns)}
             metadata["digest"] = _digest(metadata, tensors)
             with atomic_path(self.file) as path:
                 save_file(tensors, path, metadata=metadata)

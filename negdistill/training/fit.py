@@ -24,7 +24,7 @@ from torch import nn
 
 from negdistill.checks import check_choice, check_type
 from negdistill.method.nat import save_nat
-from negdistill.method.projections import projections
+from negdistill.method.projections import check_plain, projections
 from negdistill.runs.digests import digest_code, digest_json
 from negdistill.runs.folder import Manifest, RunFolder
 from negdistill.runs.processes import held, processes, resumed
@@ -103,15 +103,14 @@ def fit(
     start     CoT KD to use in place of one fitted with the same settings, as `neg`: rivals go on from it, at
               rates of their own
 
-    ValueError for an unknown row, an empty set of rationales, a projection that the model lacks, worked
-    examples that do not fit the context, or a budget that the adapters it uses took; otherwise as `train`.
-    TypeError for an argument of another type.
+    ValueError for an unknown row, a student that carries adapters, an empty set of rationales, a projection
+    that the model lacks, worked examples that do not fit the context, or a budget that the adapters it uses
+    took; otherwise as `train`. TypeError for an argument of another type.
     """
     check_type("method", method, str, "the name of a row")
     check_inputs(student, {"data": data}, config, out_dir, {"neg": neg, "nat": nat, "start": start})
     find_method(method)
-    _check(on_epoch)
-    projections(student.model, config.nat.target_modules)
+    _check(on_epoch, student, config)
     named = {NEGATIVE: ("neg", neg), "NAT": ("nat", nat), COT: ("start", start)}
     given = {name: one for name, (_, one) in named.items() if one is not None}
     for name, one in given.items():
@@ -128,7 +127,9 @@ def fit(
     return fits[method]
 
 
-def _check(on_epoch: OnEpoch | None) -> None:
+def _check(on_epoch: OnEpoch | None, student: Student, config: Settings) -> None:
+    check_plain(student.model)
+    projections(student.model, config.nat.target_modules)
     if on_epoch is not None and not isinstance(getattr(on_epoch, "key", None), str):
         raise ValueError(
             f"on_epoch must have an attribute key, a string that says what it does; got {on_epoch!r}"
@@ -139,10 +140,12 @@ def _check(on_epoch: OnEpoch | None) -> None:
 def adapted(student: Student, fit: Fit) -> Iterator[Student]:
     """Within the block, the student with the adapter of the fit; afterwards it is the plain student again.
 
-    TypeError for what is no Student or no Fit; ValueError for an adapter that was trained on another base.
+    TypeError for what is no Student or no Fit; ValueError for an adapter that was trained on another base,
+    and for a student that carries one: one block at a time, also for those that share its model.
     """
     check_student(student)
     check_fit("fit", fit)
+    check_plain(student.model)
     view = find_method(fit.method).view
     block = (
         nullcontext(student.model) if view == "base" else stored(student.model, fit.folder / ADAPTER, view)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from torch import nn
 
-from negdistill.checks import check_path, check_type
+from negdistill.checks import check_path, check_type, json_number
 from negdistill.runs.folder import MANIFEST, Manifest, RunFolder, require_same
 from negdistill.runs.processes import processes
 from negdistill.training.checkpoint import CHECKPOINT
@@ -99,9 +99,14 @@ def finished(folder: Path, wanted: Manifest | None = None) -> bool:
 
 
 def load_fit(folder: str | Path) -> Fit:
-    """A finished fit from its folder. FileNotFoundError where there is none, ValueError where damaged."""
+    """A finished fit from its folder.
+
+    FileNotFoundError where there is none, ValueError where it is damaged, and for the folder of a ranker.
+    """
     run = RunFolder.open(folder)
     row = json.loads(run.path(FIT).read_text(encoding="utf-8"))
+    if "method" not in row:
+        raise ValueError(f"{folder} holds a ranker and no fit; name the folder of a fitted method")
     if any(name.startswith(f"{ADAPTER}/") for name in run.manifest.artifacts):
         run.path(ADAPTER)
     history = pd.read_csv(run.path(HISTORY))
@@ -118,6 +123,12 @@ def follower(
         frame = on_epoch(student._replace(model=model), epoch)
         if frame is None:
             return {}
+        check_type("what on_epoch returns", frame, pd.DataFrame, "a DataFrame, or None")
+        if lost := {"problem_id", "split", "correct"} - set(frame.columns):
+            raise ValueError(
+                "what on_epoch returns must have the columns problem_id, split and correct; it lacks "
+                f"{min(lost)}"
+            )
         if processes().is_main_process:
             with run.create(f"{POINTS}/{epoch:06d}.jsonl") as path:
                 frame.to_json(path, orient="records", lines=True, double_precision=15)
@@ -165,7 +176,9 @@ def write_fit(
             frames = [_read_rows(p).assign(**same, epoch=int(p.stem), **at[int(p.stem)]) for p in points]
             pd.concat(frames).to_json(path, orient="records", lines=True, double_precision=15)
     with run.create(FIT) as path:
-        path.write_text(json.dumps(same | own | total | text, indent=1), encoding="utf-8")
+        path.write_text(
+            json.dumps(same | own | total | text, indent=1, default=json_number), encoding="utf-8"
+        )
     for done in (CHECKPOINT, POINTS):
         run.discard(done)
 

@@ -20,6 +20,7 @@ from torch import nn
 
 from negdistill.method.objectives import NEEDS_REFERENCE, NEEDS_TEACHER, OBJECTIVES, Objective
 from negdistill.runs.digests import digest_json, digest_weights
+from negdistill.runs.own_code import digest_own
 from negdistill.training.batching import Encoded, Teacher, digest_encoded
 from negdistill.training.steps import Order, TrainConfig
 
@@ -59,7 +60,8 @@ def digest_student(student: Student) -> dict[str, str]:
 
 
 def digest_objective(objective: Callable) -> str:
-    """sha256 of a function: its name, source and defaults, and what it or a partial of it carries along."""
+    """sha256 of a function: its name, source and defaults, what it or a partial of it carries along, and the
+    modules of one's own that it was imported from; ValueError as `digest_own`."""
     return digest_json(_carried(objective))
 
 
@@ -68,10 +70,13 @@ def _carried(function: Callable) -> list:
         filled = repr(function.args), repr(sorted(function.keywords.items()))
         return ["partial", _carried(function.func), *filled]
     if not inspect.isroutine(function):  # an object that can be called
-        return [type(function).__qualname__, _source(type(function)), repr(sorted(vars(function).items()))]
+        kind, values = type(function), repr(sorted(vars(function).items()))
+        beside = digest_own(kind, kind.__module__, kind.__qualname__)
+        return [kind.__qualname__, _source(kind), values, beside]
     cells = [repr(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
     defaults = [repr(getattr(function, name, None)) for name in ("__defaults__", "__kwdefaults__")]
-    return [function.__module__, function.__qualname__, _source(function), defaults, cells]
+    module, name = function.__module__, function.__qualname__
+    return [module, name, _source(function), defaults, cells, digest_own(function, module or "", name)]
 
 
 def _source(thing: object) -> str:

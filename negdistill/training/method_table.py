@@ -18,11 +18,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from inspect import signature
-from pathlib import Path
 from types import MappingProxyType
 
 from negdistill.checks import check_choice, check_flag, check_number
-from negdistill.runs.digests import digest_code
+from negdistill.runs.own_code import digest_own
 
 DATA = ("", "solutions", "positives", "negatives", "both", "answers")
 VIEWS = ("base", "lora", "nat", "contrast")
@@ -246,9 +245,11 @@ def find_method(name: str) -> Method:
     if not colon:
         check_choice("method", name, METHODS)
         return METHODS[name]
+    if module == "__main__":  # whose code no key could name
+        raise ValueError(f"method {name!r} must lie in a module of its own: move it to a file, and name that")
     try:
         loaded = import_module(module)
-    except (ImportError, SyntaxError, ValueError) as error:
+    except (ImportError, SyntaxError, TypeError, ValueError) as error:  # ".relative:x" is a TypeError
         raise ValueError(
             f"method {name!r} needs the module {module!r} where Python finds it, in the working directory or "
             f"on PYTHONPATH: {error}"
@@ -268,13 +269,9 @@ def find_method(name: str) -> Method:
 
 
 def digest_method(row: Method) -> str:
-    """sha256 of the module of a row of your own, and of the modules beside it that it imports in turn."""
-    module = row.name.partition(":")[0]
-    path = Path(import_module(module).__file__)
-    if path.name == "__init__.py":
-        module += ".__init__"
-    top, *below = module.split(".")
-    return digest_code(module, source=path.parents[len(below)], package=top if below else "")
+    """sha256 of the module of a row of your own and of those beside it; ValueError as `digest_own`."""
+    module, _, name = row.name.partition(":")
+    return digest_own(getattr(import_module(module), name), module, name)
 
 
 def stages(name: str, given: Collection[str] = ()) -> list[str]:

@@ -37,3 +37,18 @@ def test_a_run_that_another_process_removes_is_not_damaged(tmp_path, monkeypatch
 
     monkeypatch.setattr(damage, "digest_file", removed_meanwhile)
     assert damage.broken_runs(tmp_path) == {} and not (tmp_path / "two").exists()
+
+
+def test_a_manifest_of_another_program_is_nobodys_to_remove(tmp_path):
+    made(tmp_path)
+    foreign, torn = tmp_path / "website", tmp_path / "sub" / "notes"
+    for folder, text in ((foreign, '{"name": "my web app"}'), (torn, "{")):
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(text)
+    assert damage.broken_runs(tmp_path) == {}
+    ours = [made(tmp_path / "fits" / name).folder for name in ("nat-0123456789ab", "older")]
+    (ours[0] / "manifest.json").write_text("{")
+    (ours[1] / "manifest.json").write_text('{"inputs": {}, "parameters": {}, "artifacts": []}')
+    assert set(damage.broken_runs(tmp_path)) == set(ours)
+    (tmp_path / "manifest.json").write_text("{")
+    assert tmp_path in damage.broken_runs(tmp_path)

@@ -311,6 +311,7 @@ def test_bad_input_is_refused():
     stranger = Problem("svamp/1", "Ann has 3 pens. Ann sings 2. How many?", "5", "", "", None, "svamp")
     with pytest.raises(ValueError, match="svamp/1: not a sentence of the embedded benchmark"):
         teach([stranger])
-    for question in ("How many?", "Ann has some pens. How many?", "A train leaves."):
+    short = "A cake takes 50 grams of rice. How many grams do 4 cakes take?"  # a number and no step
+    for question in ("How many?", "Ann has some pens. How many?", "A train leaves.", short):
         with pytest.raises(ValueError, match="svamp/1: not a question of the embedded benchmark"):
             teach([replace(stranger, question=question)])

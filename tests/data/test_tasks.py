@@ -223,6 +223,35 @@ def test_a_function_must_say_true_or_false(mine, place, verdict):
         )
 
 
+@pytest.mark.parametrize("verdict", [None, 1, "yes"])
+def test_a_rule_must_say_true_or_false(mine, verdict):
+    """One that forgets its return would call every answer wrong."""
+    task = load_task(mine)
+    problems = task.questions("train", 3)
+    with pytest.raises(TypeError, match=f"rule must return True or False; got {verdict!r} for answer"):
+        grade(problems, task.rationales(problems, "file", 2), "text", lambda answer, reference: verdict)
+
+
+def test_a_module_that_cannot_be_read_is_refused(mine, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "torn_grading.py").write_text("def same(a, b) return a == b\n")
+    with pytest.raises(ValueError, match="grading must name a function that can be imported; got 'torn_gr"):
+        load_task(mine, "torn_grading:same")
+
+
+def test_a_teacher_may_be_a_path(mine, tmp_path):
+    task = load_task(Path(mine))
+    problems = task.questions("train", 3)
+    said = write(
+        tmp_path / "said.jsonl",
+        {"problem_id": problems[0].id, "index": 0, "text": "It is 4.", "teacher": "me"},
+    )
+    with pytest.warns(UserWarning, match="2 of 3 questions have no rationale"):
+        assert len(task.rationales(problems, Path(said), 2)) == 1
+    with pytest.raises(TypeError, match="teacher must be a path, as a text or a Path; got None"):
+        task.rationales(problems, None, 2)
+
+
 def test_a_function_may_return_a_truth_value_of_numpy(mine):
     verdict = load_task(mine, "numpy:equal").rule(2, 2)
     assert verdict is True

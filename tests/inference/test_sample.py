@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -170,12 +171,18 @@ def test_the_batch_fits_the_memory(monkeypatch):
     assert automatic_batch_size(student, 100) == sample_module.MOST_ROWS["cpu"]
 
 
+def test_an_answer_longer_than_the_context_takes_no_memory():
+    longest = sample(tiny(), FEW, n=1, max_new_tokens=10**12, progress=False)
+    assert all(0 < one.tokens < CONTEXT for one in longest)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"prompts": {}}, "prompts must not be empty"),
         ({"prompts": {"a": "1", "b": ""}}, "prompt 'b' has no tokens; leave it out"),
         ({"prompts": {"a": "1 " * 300}}, r"prompt 'a' takes \d+ tokens, the context holds 96; shorten it"),
+        ({"prompts": {"a": "\udcff x"}}, "prompt 'a' must be whole characters; .* is it UTF-8"),
         ({"n": 0}, "n must be at least 1; got 0"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1; got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1; got 0"),
@@ -190,6 +197,31 @@ def test_bad_input_is_refused(wrong, message):
 
 
 # --- on disk ------------------------------------------------------------------------------------------
+
+
+def test_what_lies_in_the_folder_of_somebody_else_stays(tmp_path):
+    mine = [tmp_path / "process-notes" / "a.txt", tmp_path / "process-1" / "a.txt", tmp_path / "wave-1.jsonl"]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    (tmp_path / "process-notes.txt").write_text("mine")
+    drawn = sample(tiny(), FEW, n=1, **QUIET, out_dir=tmp_path)
+    assert sample(tiny(), FEW, n=1, **QUIET, out_dir=tmp_path) == drawn
+    assert all(path.read_text() == "mine" for path in [*mine, tmp_path / "process-notes.txt"])
+    assert not list(tmp_path.glob("wave-0*"))
+
+
+def test_numbers_of_numpy_are_kept_like_pythons(tmp_path):
+    given = {
+        "n": np.int64(2),
+        "temperature": np.float64(0.5),
+        "max_new_tokens": np.int64(4),
+        "seed": np.int32(1),
+    }
+    drawn = sample(tiny(), FEW, **given, progress=False, out_dir=tmp_path)
+    plain = {"n": 2, "temperature": 0.5, "max_new_tokens": 4, "seed": 1}
+    assert sample(tiny(), FEW, **plain, progress=False, out_dir=tmp_path) == drawn
+
 
 HARD = {"n": 8, "max_new_tokens": 24, "batch_size": 1, "progress": False}  # one prompt a wave
 RUN = """

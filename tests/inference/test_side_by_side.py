@@ -11,9 +11,11 @@ from negdistill.__main__ import main
 from negdistill.bookmaking.planning import find_root
 from negdistill.data.arithmetic import generate, teach
 from negdistill.inference.evaluate import evaluate
+from negdistill.inference.ranker_fit import fit_ranker
 from negdistill.inference.side_by_side import BASE, SHOWN, fits_in, side_by_side
 from negdistill.training.dataset import training_set
 from negdistill.training.fit import adapted, fit
+from negdistill.training.fits import load_fit
 from negdistill.training.settings import settings
 from negdistill.training.students import load_student
 
@@ -101,3 +103,16 @@ def test_another_student_than_that_of_the_fits_is_named(folder, tmp_path, capsys
     assert (
         f"--student must name what the fits were trained on, for example embedded; got {tmp_path}" in said.err
     )
+
+
+def test_a_ranker_among_the_fits_is_passed_over(student, tmp_path):
+    problems = generate("train", 20, seed=0)
+    sides = [training_set(part, teach(part, n=4)) for part in (problems[:10], problems[10:])]
+    config = settings(max_steps=2, batch_size=4, progress=False)
+    made, ranker = (
+        fit("CoT KD", student, sides[0], config, tmp_path),
+        fit_ranker(student, *sides, config, tmp_path),
+    )
+    assert list(fits_in(tmp_path)) == ["CoT KD"] and made.folder.parent == ranker.folder.parent
+    with pytest.raises(ValueError, match="ranker-.* holds a ranker and no fit"):
+        load_fit(ranker.folder)

@@ -1,5 +1,6 @@
 """Step 3 in one call against its parts one after the other, and after a kill."""
 
+import re
 import shutil
 import sys
 import tracemalloc
@@ -22,6 +23,8 @@ from negdistill.inference.vote import COLUMNS, draw_ballot
 from negdistill.method.asc import sequence_weights
 from negdistill.training.dataset import TrainingSet, taught
 from negdistill.training.fit import adapted
+from negdistill.training.fits import load_fit
+from negdistill.training.sharing import share
 
 WORLD = load_task("arithmetic")
 PROBLEMS = WORLD.questions("test", 5, 0)
@@ -139,6 +142,37 @@ def test_the_likelihood_ratio_votes_beside_the_others(trained, negative):
     pd.testing.assert_frame_equal(votes[: len(plain)], plain)
 
 
+@pytest.mark.parametrize("swapped", [True, False])
+def test_the_sides_of_the_likelihood_ratio_are_told_apart(trained, negative, swapped):
+    student, made, ranker = trained
+    right = negative if swapped else made
+    with pytest.raises(
+        ValueError, match="wrong must be a fit of 'Negative adapter' and right one of another"
+    ):
+        vote_all(student, made, ranker, PROBLEMS, right=right, wrong=made, **DRAWING)
+
+
+def test_fits_of_one_name_have_a_folder_of_samples_each(trained, tmp_path):
+    student, made, _ = trained
+    other = fit(
+        "CoT KD",
+        student,
+        taught(WORLD, "weak", 8, 2),
+        settings(max_steps=1, progress=False),
+        tmp_path / "other",
+    )
+    shared = [tmp_path / name / "cot" for name in "ab"]
+    for one, place in zip((made, other), shared, strict=True):
+        share(one.folder, place, "embedded")
+    drawn = [
+        draw_ballot(student, load_fit(place), PROBLEMS, out_dir=tmp_path / "drawn", **DRAWING)
+        for place in shared
+    ]
+    assert len(list((tmp_path / "drawn").iterdir())) == 2
+    again = draw_ballot(student, load_fit(shared[0]), PROBLEMS, out_dir=tmp_path / "drawn", **DRAWING)
+    assert again.samples == drawn[0].samples != drawn[1].samples
+
+
 def test_an_answer_ends_where_a_next_problem_begins(trained, monkeypatch):
     student, made, _ = trained
     said = "1 + 1 = 2, so \\boxed{2}.\n\nProblem:\nThat makes \\boxed{5}"
@@ -169,6 +203,19 @@ def test_the_command_line_votes(trained, negative, tmp_path, capsys, monkeypatch
     lines = capsys.readouterr().out.splitlines()
     right = frame[frame["rule"] == "SC"]["correct"].sum()
     assert f"{'SC':16} {right} of 4 right" in lines and lines[-1] == "written: votes.csv"
+    questions = tmp_path / "mine.jsonl"
+    questions.write_text("{}\n")
+    for out, message in (
+        (questions, "OUT must be a new file, or a table of votes; .*mine.jsonl is another file"),
+        (questions / "votes.csv", "OUT must lie in a folder; .*mine.jsonl is a file"),
+        (tmp_path, "OUT must be a file to write"),
+    ):
+        assert main(["vote", str(made.folder), str(ranker.folder), str(out), *given]) == 1
+        assert re.search(message, capsys.readouterr().err)
+    assert questions.read_text() == "{}\n"
+    assert main(["vote", str(made.folder), str(ranker.folder), "votes.csv", *given]) == 0  # over its own
+    assert main(["vote", str(ranker.folder), str(made.folder), "other.csv", *given]) == 1
+    assert "holds a ranker and no fit" in capsys.readouterr().err
     assert main(["vote", str(made.folder), str(ranker.folder), "all.csv"]) == 1
     assert "--questions must be given for arithmetic" in capsys.readouterr().err
 

@@ -650,7 +650,7 @@ def test_unknown_target_lists_the_candidates():
 
 def test_attach_twice_or_over_peft():
     for model in (attach(llama(), QV), get_peft_model(llama(), LoraConfig(target_modules=["q_proj"]))):
-        with pytest.raises(ValueError, match="already carries adapters: detach"):
+        with pytest.raises(ValueError, match="already carries adapters: leave"):
             attach(model, QV)
 
 

@@ -5,6 +5,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -155,3 +156,48 @@ def test_digest_tree_sees_content_and_names_not_bytecode(tmp_path):
     (tmp_path / "data" / "b.json").write_text("abd")
     tree = digest_tree(tmp_path)
     assert set(tree) == {"b.py", "data/b.json"} and tree["data/b.json"] != ABC
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["from .losses import loss", "from . import losses", "from .losses import *", "import mine.losses"],
+)
+def test_a_relative_import_leads_to_its_module(tmp_path, how):
+    write = {"mine/__init__.py": "A = 1\n", "mine/rows.py": f"{how}\n", "mine/losses.py": "loss = 1\n"}
+    for name, text in write.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    before = digest_code("mine.rows", source=tmp_path, package="mine")
+    (tmp_path / "mine/losses.py").unlink()
+    (tmp_path / "mine/losses.py").write_text("loss = 2\n")
+    assert digest_code("mine.rows", source=tmp_path, package="mine") != before
+
+
+def test_relative_imports_begin_at_the_package_of_their_module():
+    tree = ast.parse("from ..other import x\nfrom . import y\nfrom .deep import z\n")
+    assert imported(tree, "mine", "mine.room") == {
+        "mine.other",
+        "mine.other.x",
+        "mine.room",
+        "mine.room.y",
+        "mine.room.deep",
+        "mine.room.deep.z",
+    }
+
+
+def test_a_package_beside_a_module_counts_by_what_it_runs(tmp_path):
+    (tmp_path / "mine.py").write_text("from helpers import loss\n")
+    (tmp_path / "helpers").mkdir()
+    inside = tmp_path / "helpers" / "__init__.py"
+    inside.write_text("loss = 1\n")
+    before = digest_code("mine", source=tmp_path, package="")
+    inside.unlink()
+    inside.write_text("loss = 2\n")
+    assert digest_code("mine", source=tmp_path, package="") != before
+
+
+def test_numbers_of_numpy_are_those_of_python():
+    value = {"seed": np.int64(2), "lr": np.float32(0.5), "flags": [np.int32(1)]}
+    assert digest_json(value) == digest_json({"seed": 2, "lr": 0.5, "flags": [1]})
+    with pytest.raises(ValueError, match="must be of JSON's types to be recorded: .*Path"):
+        digest_json({"folder": Path()})

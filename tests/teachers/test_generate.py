@@ -465,6 +465,27 @@ def test_arguments_of_another_kind_are_refused(changes, message, tmp_path):
     with pytest.raises(TypeError, match=message):
         generate(**given | changes)
     assert not [*tmp_path.iterdir()]
-    if not changes.keys() - {"teacher", "problems", "store", "retry_rejected"}:
+    if not changes.keys() - {"teacher", "problems", "store", "retry_rejected", "max_cost"}:
         with pytest.raises(TypeError, match=message):
             plan(**given | changes)
+
+
+def test_a_plan_refuses_what_would_be_refused_later(tmp_path):
+    given = {"problems": PROBLEMS, "teacher": OpenAITeacher("m", "http://127.0.0.1:1"), "max_cost": 5.0}
+    for call in (plan, generate):
+        with pytest.raises(ValueError, match="max_cost needs a teacher with prices; set prices of 'm'"):
+            call(**given, store=tmp_path / "said.jsonl")
+        for value in (-1, float("nan")):
+            with pytest.raises(ValueError, match=f"max_cost must be at least 0; got {value}"):
+                call(
+                    **given | {"teacher": EmbeddedTeacher(), "max_cost": value}, store=tmp_path / "said.jsonl"
+                )
+        with pytest.raises(ValueError, match="store must be plain text, .*said.jsonl.gz: leave out .gz"):
+            call(PROBLEMS, EmbeddedTeacher(), store=tmp_path / "said.jsonl.gz")
+    assert all(path.name.endswith(".lock") for path in tmp_path.iterdir())  # nothing was stored
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "shots", "seed"])
+def test_a_local_teacher_checks_its_numbers_before_it_is_loaded(name):
+    with pytest.raises(ValueError, match=f"{name} must be at least [01]; got -1"):
+        LocalTeacher("nowhere", **{name: -1})

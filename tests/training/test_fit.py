@@ -13,6 +13,7 @@ import time
 from dataclasses import FrozenInstanceError, asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -509,6 +510,50 @@ def test_other_architectures(tmp_path, data):
         with adapted(student, fit(name, student, data, short, tmp_path)) as trained:
             assert not torch.allclose(logits(trained.model), plain)
         assert torch.equal(logits(student.model), plain)
+
+
+@pytest.mark.parametrize("second", ["CoT KD", "NAT", "Few-shot", "Contrastive decoding", "Merge"])
+@pytest.mark.parametrize("first", ["CoT KD", "NAT"])
+def test_one_adapter_at_a_time(fits, student, data, tmp_path, first, second):
+    """Two on one model would compute what neither does, and leave the first without its weights."""
+    plain = logits(student.model)
+    with adapted(student, fits[first]) as trained:
+        alone = logits(trained.model)
+        for other in (student, trained):
+            with pytest.raises(ValueError, match="already carries adapters: leave the block"):
+                with adapted(other, fits[second]):
+                    pass
+            with pytest.raises(ValueError, match="already carries adapters: leave the block"):
+                fit(second, other, data, CONFIG, tmp_path)
+        assert torch.equal(logits(trained.model), alone)
+    assert torch.equal(logits(student.model), plain) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "message"),
+    [
+        ({"split": "test"}, TypeError, "what on_epoch returns must be a DataFrame, or None; got {"),
+        (pd.DataFrame({"problem_id": ["a"], "correct": [True]}), ValueError, "must have .*; it lacks split"),
+    ],
+)
+def test_what_follows_a_training_returns_a_frame(student, data, tmp_path, returned, error, message):
+    def look(student, epoch):
+        return returned
+
+    look.key = "look"
+    with pytest.raises(error, match=message):
+        fit("CoT KD", student, data, CONFIG, tmp_path, on_epoch=look)
+
+
+def test_numbers_of_numpy_make_the_same_fit(student, data, tmp_path):
+    """A sweep over np.arange is a common one."""
+    small = {"batch_size": BATCH, "progress": False, "unit_dim": 4}
+    plain = fit("NAT", student, data, settings(max_steps=2, seed=1, lr=0.25, **small), tmp_path)
+    given = settings(max_steps=np.int64(2), seed=np.arange(2)[1], lr=np.float32(0.25), **small)
+    assert fit("NAT", student, data, given, tmp_path).folder == plain.folder
+    made = fit("NAT", student, data, given, tmp_path / "numpy")
+    assert load_fit(made.folder).seed == 1
+    assert made.history["loss"].tolist() == plain.history["loss"].tolist()
 
 
 # --- NCE ----------------------------------------------------------------------------------------------

@@ -64,6 +64,18 @@ def test_a_rival_rebuilt_from_outside_is_the_same(module, tmp_path):
         assert hasattr(trained.model, "peft_config")
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("__main__:Mine", "must lie in a module of its own"),
+        (".own:Mine", "needs the module '.own' where Python"),
+    ],
+)
+def test_a_row_that_no_key_could_name_is_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        find_method(name)
+
+
 def test_it_is_keyed_by_its_source_and_what_lies_beside_it(module, tmp_path):
     module("own_help", "B = 1\n")
     module("own_dpo", DPO.format(beta=0.1, more="import own_help"))
@@ -72,7 +84,10 @@ def test_it_is_keyed_by_its_source_and_what_lies_beside_it(module, tmp_path):
     module("own_dpo", "# a remark\n" + DPO.format(beta=0.1, more="import own_help"))
     assert digest_method(row) == first
     module("own_help", "B = 2\n")
-    assert digest_method(row) != first
+    with pytest.raises(ValueError, match="own_dpo:Mine must be what its file says; .* restart Python"):
+        digest_method(row)  # what was imported has B = 1
+    module("own_dpo", DPO.format(beta=0.1, more="import own_help"))
+    assert digest_method(find_method("own_dpo:Mine")) != first
     module("own_dpo", DPO.format(beta=0.2, more="import own_help"))
     assert digest_method(row) != first
     student, data = llama(), make_data()
