@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from negdistill.data.command_line import asked, say
@@ -98,14 +99,14 @@ def refresh(options: argparse.Namespace) -> None:
 
 
 def vote(options: argparse.Namespace) -> None:
-    _check_out(Path(options.out), "problem_id,rule,answer,correct")
     say("loading")  # of torch, which takes seconds
     from negdistill.data import tasks
     from negdistill.inference.ranker_fit import load_ranker
-    from negdistill.inference.vote import vote_all
+    from negdistill.inference.vote import COLUMNS, vote_all
     from negdistill.runs.files import atomic_path
     from negdistill.training import fits, students
 
+    _check_out(Path(options.out), COLUMNS)
     task = tasks.load_task(options.task)
     problems = asked(task, options)
     student, fit = students.load_student(options.student), fits.load_fit(options.fit_folder)
@@ -120,16 +121,20 @@ def vote(options: argparse.Namespace) -> None:
     say(f"written: {options.out}")
 
 
-def _check_out(out: Path, header: str) -> None:
+def _check_out(out: Path, columns: Sequence[str]) -> None:
     """ValueError unless a table may be written there: before anything is drawn, and over no other file."""
+    import pandas as pd
+
     if out.is_dir():
         raise ValueError(f"OUT must be a file to write; {out} is a folder; name a file in it")
     if above := next((one for one in out.parents if one.exists() and not one.is_dir()), None):
         raise ValueError(f"OUT must lie in a folder; {above} is a file; got {out}")
-    if out.is_file():
-        with out.open("rb") as file:
-            first = file.readline().strip()
-        if first not in (b"", header.encode()):
+    if out.is_file() and out.stat().st_size:
+        try:
+            there = list(pd.read_csv(out, nrows=0))
+        except (ValueError, OSError, EOFError):
+            there = []
+        if there != list(columns):
             raise ValueError(f"OUT must be a new file, or a table of votes; {out} is another file")
 
 

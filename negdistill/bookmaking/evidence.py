@@ -135,7 +135,7 @@ def figures(used: pd.DataFrame, under: pd.DataFrame, plan: Plan) -> dict[str, tu
 def other_figures(folder: Path, plan: Plan) -> dict[str, tuple[pd.DataFrame, Figure]]:
     """As `figures`, what the methods gain on each other task."""
     found = {other.name: other_tasks.gains(other, plan) for other in other_tasks.folders(folder)}
-    return {f"{name}.png": (frame, forest(frame, plan.margin)) for name, frame in found.items()}
+    return {f"{name}.png": (frame, forest(frame, plan.margin)) for name, frame in found.items() if len(frame)}
 
 
 def digest(frame: pd.DataFrame) -> str:

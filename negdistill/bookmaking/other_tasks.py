@@ -65,7 +65,8 @@ def compared(folder: Path, plan: Plan) -> pd.DataFrame:
     usual = (Comparison(f"{one} − {COT}", chapter, {}, (one,), (COT,)) for one in methods if one != COT)
     asked = plan.elsewhere.get(folder.name) or tuple(usual)
     named = (of._replace(label=of.label.removeprefix(f"{REAL}: ")) for of in asked)  # as all of the page
-    rows = pd.DataFrame([judge_one(folder, plan, of) for of in named]).reindex(columns=COLUMNS)
+    sized = plan._replace(waiting={})  # those sizes are of the chapter's own run
+    rows = pd.DataFrame([judge_one(folder, sized, of) for of in named]).reindex(columns=COLUMNS)
     return rows.assign(holm=holm(rows["p"].where(rows["state"] == "").astype(float)))
 
 

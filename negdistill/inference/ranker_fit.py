@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from negdistill.checks import check_choice, check_type, json_number
 from negdistill.inference.ranker import LOSSES, PAIRED, Ranker
 from negdistill.inference.ranker_report import judge
+from negdistill.method.projections import check_plain
 from negdistill.runs.digests import digest_code, digest_json
 from negdistill.runs.files import remove
 from negdistill.runs.folder import Manifest, RunFolder
@@ -92,6 +93,7 @@ def fit_ranker(
     if (count := processes().num_processes) > 1:
         raise ValueError(f"fit_ranker must run in one process; got {count}: start it by itself")
     check_inputs(student, {"data": data, "valid": valid}, config, out_dir, {"start": start})
+    check_plain(student.model)
     _refuse_overlap(data, valid)
     examples = _examples(data)
     judged = valid.problems, valid.positives, valid.negatives

@@ -35,7 +35,7 @@ from negdistill.runs.digests import digest_code, digest_json
 from negdistill.runs.folder import RunFolder
 from negdistill.training.fit import adapted
 from negdistill.training.fits import Fit, check_fit
-from negdistill.training.method_table import NEGATIVE
+from negdistill.training.method_table import find_method
 from negdistill.training.students import check_student
 
 if TYPE_CHECKING:
@@ -66,7 +66,11 @@ class Ballot:
 
     def compared(self, student: Student, right: Fit, wrong: Fit) -> Ballot:
         """The ballot with the rule "likelihood ratio": every sample weighs how much likelier `right` finds
-        it, token by token, than `wrong` does. In the book these are CoT KD and the negative adapter."""
+        it, token by token, than `wrong` does. In the book these are CoT KD and the negative adapter.
+
+        ValueError where `wrong` was not trained on wrong rationales alone, or `right` was.
+        """
+        _check_sides(right, wrong)
         means = []
         for one in (right, wrong):
             with adapted(student, one) as trained:
@@ -78,6 +82,15 @@ class Ballot:
         """What each rule elects, a row per rule and problem, in COLUMNS; an answer is None without any."""
         parts = [self.panel.votes(weights).assign(rule=rule) for rule, weights in self.weights.items()]
         return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+
+
+def _check_sides(right: Fit, wrong: Fit) -> None:
+    read = [find_method(one.method).data == "negatives" for one in (right, wrong)]
+    if read != [False, True]:
+        raise ValueError(
+            "right must be a fit on right rationales and wrong one on wrong ones; got "
+            f"{right.method!r} and {wrong.method!r}"
+        )
 
 
 def draw_ballot(
@@ -163,11 +176,8 @@ def vote_all(
         check_fit(name, one)
     if len(sides) == 1:
         raise ValueError(f"right and wrong must both be given, or neither; got {next(iter(sides))} alone")
-    if sides and not right.method != NEGATIVE == wrong.method:
-        raise ValueError(
-            f"wrong must be a fit of {NEGATIVE!r} and right one of another method; got {wrong.method!r} and "
-            f"{right.method!r}"
-        )
+    if sides:
+        _check_sides(right, wrong)
     sampling = {"n": n, "temperature": temperature, "seed": seed, "max_new_tokens": max_new_tokens}
     sampling |= {"out_dir": out_dir, "batch_size": batch_size, "progress": progress}
     drawn = draw_ballot(student, fit, problems, extract=extract, rule=rule, **sampling)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from weakref import WeakSet
 
 from torch import Tensor, nn
 
@@ -56,10 +58,23 @@ def _language(model: nn.Module) -> tuple[str, ...] | None:
     return tuple(f"{name}." for name, module in model.named_modules() if any(module is one for one in parts))
 
 
+_taken: WeakSet[nn.Module] = WeakSet()
+
+
+@contextmanager
+def taken(*models: nn.Module) -> Iterator[None]:
+    """Within the block `check_plain` refuses the models, also where nothing on them tells that they adapt."""
+    _taken.update(models)
+    try:
+        yield
+    finally:
+        _taken.difference_update(models)
+
+
 def check_plain(model: nn.Module) -> None:
     """ValueError for a model that carries adapters: a second one would change what the first computes."""
-    if any(hasattr(module, "lora_A") for module in model.modules()):
+    if model in _taken or any(hasattr(module, "lora_A") for module in model.modules()):
         raise ValueError(
-            "the model already carries adapters: leave the block that put them on, detach(model), or "
-            "unload() those of PEFT first"
+            "the model already carries adapters: leave the block that put them on, or detach(model); those "
+            "of PEFT go with merge_and_unload(), which keeps what they learned"
         )

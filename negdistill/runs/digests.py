@@ -84,7 +84,7 @@ def digest_code(*names: str, source: Path = SOURCE, package: str = PACKAGE) -> s
     while todo:
         name = todo.pop()
         place = source.joinpath(*name.split("."))
-        files = (place.with_suffix(".py"), place / INSIDE)  # a module, or what a package runs on import
+        files = (place / INSIDE, place.with_suffix(".py"))  # in the order in which Python looks
         path = next((one for one in files if one.is_file()), None)
         if name not in found and path is not None:
             within = name if path.name == INSIDE else name.rpartition(".")[0]
@@ -125,7 +125,10 @@ def _running(tree: ast.AST) -> Iterator[ast.AST]:
 @lru_cache(maxsize=256)
 def _read(path: Path, changed: int, package: str, within: str) -> tuple[str, tuple[str, ...]]:
     """Digest of a module's syntax, and what it imports; `changed` is the time of its last change."""
-    tree = ast.parse(path.read_text("utf-8"))
+    try:
+        tree = ast.parse(path.read_bytes())  # which may say that they are in another encoding than UTF-8
+    except SyntaxError:
+        return digest_file(path), ()
     return digest_json(_syntax(tree)), tuple(sorted(imported(tree, package, within)))
 
 

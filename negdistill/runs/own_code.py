@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import sys
 import sysconfig
-from collections.abc import Callable
+from functools import cache
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
-from negdistill.runs.digests import INSIDE, PACKAGE, digest_code
+from negdistill.runs.digests import INSIDE, PACKAGE, digest_code, digest_file, digest_json
 
-_INSTALLED = tuple(
-    {Path(path).resolve() for name, path in sysconfig.get_paths().items() if name.endswith("lib")}
-)
-_loaded: dict[tuple[str, str], tuple[object, str]] = {}  # what was imported, and the digest of then
+INSTALLED = {"site-packages", "dist-packages"}
+_PYTHON = Path(sysconfig.get_path("stdlib"))
+_first: dict[tuple[str, str], tuple[object, str]] = {}  # code as it was loaded, and the digest of then
 
 
 def has_module(source: Path, module: str) -> bool:
@@ -26,31 +26,39 @@ def has_module(source: Path, module: str) -> bool:
 
 def digest_beside(source: Path, module: str) -> str:
     """sha256 of a module in the folder `source` and of those there that it imports in turn."""
-    top, *below = module.split(".")
-    is_package = below or (source / top / INSIDE).is_file()
-    return digest_code(module, source=source, package=top if is_package else "")
+    return digest_code(module, source=source, package="")
 
 
-def digest_own(thing: Callable | object, module: str, name: str) -> str:
+def digest_own(thing: object, module: str, name: str) -> str:
     """sha256 of the module that a thing was imported from, and of those beside it that it imports in turn.
 
-    "" for one without a file, such as a notebook, and for what is installed or of this package, which other
-    digests and versions tell. ValueError where a file has changed since: Python still runs what it was.
+    Of an installed one its file and version count; "" for what has no file, as in a notebook, for Python's
+    own and for this package, whose code other digests tell. ValueError where a file has changed since the
+    first call: Python still runs what it was.
     """
     file = getattr(sys.modules.get(module), "__file__", None)
     if module == "__main__" or file is None or module.partition(".")[0] == PACKAGE:
         return ""
-    path = Path(file).resolve()
-    if any(path.is_relative_to(folder) for folder in _INSTALLED):
+    path = Path(file).absolute()  # a link stays one: its name is what Python imports
+    if INSTALLED & set(path.parts):
+        return digest_json([digest_file(path), _versions(module.partition(".")[0])])
+    if path.is_relative_to(_PYTHON):
         return ""
-    above = len(module.split(".")) - (path.name != INSIDE)
-    found = digest_beside(path.parents[above], module)
-    before, first = _loaded.setdefault((module, name), (thing, found))
-    if before is not thing:  # imported anew
-        _loaded[module, name] = thing, found
+    parents = [*path.parents]
+    source = parents[min(len(module.split(".")) - (path.name != INSIDE), len(parents) - 1)]
+    found = digest_beside(source, module) if has_module(source, module) else digest_file(path)
+    code = getattr(thing, "__code__", thing)  # of a closure the same each time it is made
+    before, first = _first.setdefault((module, name), (code, found))
+    if before is not code:  # loaded anew
+        _first[module, name] = code, found
     elif first != found:
         raise ValueError(
             f"{module}:{name} must be what its file says; {path}, or a module beside it, has changed since "
             "it was imported: restart Python"
         )
     return found
+
+
+@cache
+def _versions(top: str) -> list[str]:
+    return [f"{name} {version(name)}" for name in packages_distributions().get(top, ())]

@@ -84,8 +84,7 @@ def read_store(path: Path) -> tuple[dict[Key, Reply], int]:
     """
     if path.is_dir():
         raise ValueError(f"store must be a file of JSON lines; {path} is a folder")
-    if path.suffix == ".gz":
-        raise ValueError(f"store must be plain text, which lines are added to; got {path}: leave out .gz")
+    _check_name(path)
     data = whole_lines(path, [field.name for field in fields(Reply)])
     try:
         rows = parse_records(data, "", str(path), Reply)
@@ -102,6 +101,11 @@ def read_store(path: Path) -> tuple[dict[Key, Reply], int]:
     return replies, len(data)
 
 
+def _check_name(path: Path) -> None:
+    if path.suffix == ".gz":
+        raise ValueError(f"store must be plain text, which lines are added to; got {path}: leave out .gz")
+
+
 class Store:
     """A file of answers, open for one process at a time; a context manager.
 
@@ -113,6 +117,7 @@ class Store:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        _check_name(self.path)
         self.replies: dict[Key, Reply] = {}
         self.charges = Charges(self.path)
         self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)

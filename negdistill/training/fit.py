@@ -24,7 +24,7 @@ from torch import nn
 
 from negdistill.checks import check_choice, check_type
 from negdistill.method.nat import save_nat
-from negdistill.method.projections import check_plain, projections
+from negdistill.method.projections import check_plain, projections, taken
 from negdistill.runs.digests import digest_code, digest_json
 from negdistill.runs.folder import Manifest, RunFolder
 from negdistill.runs.processes import held, processes, resumed
@@ -150,7 +150,7 @@ def adapted(student: Student, fit: Fit) -> Iterator[Student]:
     block = (
         nullcontext(student.model) if view == "base" else stored(student.model, fit.folder / ADAPTER, view)
     )
-    with block as model:
+    with block as model, taken(student.model, model):
         yield student._replace(model=model)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from negdistill.bookmaking.claims_plan import Comparison, comparisons, read_plan
 from negdistill.stats import MARGIN
+from negdistill.training.method_table import METHODS
 
 PLAN = Path(__file__).parents[2] / "book" / "plan.yml"
 
@@ -66,6 +67,8 @@ def test_the_plan_of_the_book():
         assert claim.overlap or claim.decided_by
         labels = [of.label for of in (*claim.decided_by, *claim.controls)]
         assert len(set(labels)) == len(labels)
+    asked = {name for several in plan.elsewhere.values() for of in several for name in (*of.one, *of.other)}
+    assert asked <= {*METHODS, "CoT KD, longer"}
     profiles = PLAN.parents[1] / "notebooks" / "profiles"
     assert all(several and (profiles / f"{run}.yml").is_file() for run, several in plan.elsewhere.items())
     assert all({"date", "what", "why"} <= set(change) for change in plan.changes)

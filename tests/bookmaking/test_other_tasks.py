@@ -148,3 +148,10 @@ def test_a_run_of_several_chapters_says_how_to_run_one(executed):
         ValueError, match="must hold one chapter; it holds 06_nce, 11_real_student: .* --only"
     ):
         sections(executed, PLAN)
+
+
+def test_a_run_without_what_the_plan_asks_has_no_figure(executed):
+    asked = {"word-problems": comparisons({"chapter": "real", "one": "UL", "other": "CoT KD"})}
+    assert other_figures(executed, PLAN._replace(elsewhere=asked)) == {}
+    waiting = PLAN._replace(waiting={"real": "few seeds"})  # of the chapter's own run
+    assert set(compared(executed / "word-problems", waiting)["state"]) == {""}

@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -147,9 +148,11 @@ def test_the_sides_of_the_likelihood_ratio_are_told_apart(trained, negative, swa
     student, made, ranker = trained
     right = negative if swapped else made
     with pytest.raises(
-        ValueError, match="wrong must be a fit of 'Negative adapter' and right one of another"
+        ValueError, match="right must be a fit on right rationales and wrong one on wrong ones; got"
     ):
         vote_all(student, made, ranker, PROBLEMS, right=right, wrong=made, **DRAWING)
+    with pytest.raises(ValueError, match="right must be a fit on right rationales"):
+        draw_ballot(student, made, PROBLEMS, **DRAWING).compared(student, negative, negative)
 
 
 def test_fits_of_one_name_have_a_folder_of_samples_each(trained, tmp_path):
@@ -213,7 +216,10 @@ def test_the_command_line_votes(trained, negative, tmp_path, capsys, monkeypatch
         assert main(["vote", str(made.folder), str(ranker.folder), str(out), *given]) == 1
         assert re.search(message, capsys.readouterr().err)
     assert questions.read_text() == "{}\n"
-    assert main(["vote", str(made.folder), str(ranker.folder), "votes.csv", *given]) == 0  # over its own
+    for own in ("votes.csv", "votes.csv.gz", "votes.csv.gz"):  # over its own
+        assert main(["vote", str(made.folder), str(ranker.folder), own, *given]) == 0
+    Path("blank.csv").write_text("\nmine\n")
+    assert main(["vote", str(made.folder), str(ranker.folder), "blank.csv", *given]) == 1
     assert main(["vote", str(ranker.folder), str(made.folder), "other.csv", *given]) == 1
     assert "holds a ranker and no fit" in capsys.readouterr().err
     assert main(["vote", str(made.folder), str(ranker.folder), "all.csv"]) == 1
