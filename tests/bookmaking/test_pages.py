@@ -150,7 +150,7 @@ def test_marks_give_way_to_what_notebooks_say_of_themselves(root):
     newer = Manifest(**{**MADE.to_dict(), "versions": {"torch": "2.14.0"}, "seconds": 1.0, "parameters": {}})
     write_notebook(root / "book/executed/01_two.ipynb", made=newer)
     write_notebook(root / "book/executed/02_three.ipynb")  # does not say
-    apart = ("modules", "plan", "parameters")  # of other sources
+    apart = ("modules", "plan", "parameters", "other tasks")  # of other sources
     marks = "\n\n".join(f"<!-- generated: {name} -->" for name in GENERATED if name not in apart)
     (root / "book/environment.md").write_text(f"# Environment\n\n{marks}\n\nThe end.\n")
     refresh_costs(root)
