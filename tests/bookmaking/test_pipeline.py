@@ -267,18 +267,20 @@ def test_changed_outputs_and_predictions_are_made_again(root):
 
 
 def test_a_damaged_run_inside_the_run_folder_is_seen_and_made_again(root):
-    inner = "\nfit = RunFolder.start(run_dir + '/fits/one')\nwith fit.create('fit.json') as path:\n"
-    reuse = "if not (Path(run_dir) / 'fits/one/fit.json').exists():\n    "
+    inner = (
+        "\nfit = RunFolder.start(run_dir + '/fits/one-0123456789ab')\nwith fit.create('fit.json') as path:\n"
+    )
+    reuse = "if not (Path(run_dir) / 'fits/one-0123456789ab/fit.json').exists():\n    "
     make = inner.replace("\n", "\n    ") + "    path.write_text('whole')\n"
-    read = "RunFolder.open(run_dir + '/fits/one').path('fit.json')"
+    read = "RunFolder.open(run_dir + '/fits/one-0123456789ab').path('fit.json')"
     code = FIRST + "\nfrom pathlib import Path\n" + reuse + make.strip() + "\n" + read
     edit(root / "notebooks" / "00_one.ipynb", 2, code)
     assert runs(root) == BOTH
     for name, change in (("fit.json", "half"), ("manifest.json", "{")):
-        (root / "_runs/quick/00_one/fits/one" / name).write_text(change)
+        (root / "_runs/quick/00_one/fits/one-0123456789ab" / name).write_text(change)
         seen = {
-            "fit.json": "artefact fits/one/fit.json changed",
-            "manifest.json": "fits/one/manifest.json damaged",
+            "fit.json": "artefact fits/one-0123456789ab/fit.json changed",
+            "manifest.json": "fits/one-0123456789ab/manifest.json damaged",
         }
         assert states(root)["00_one"] == seen[name]
         assert runs(root) == ONE
