@@ -180,9 +180,9 @@ KAPPAS = {
 
 # What an earlier run gave and a laboratory book goes on to say: chapter 10 at commit c467e8f, at rates that
 # one seed chose; chapters 06 and 09 at commit 583abcf, at one rate for all rows. And what
-# benchmarks/results/real_prompts.md says.
+# benchmarks/results/real_prompts.md and real_adapters.md say.
 EARLIER = {
-    "claims.md": ["1.6 [-0.6, 3.7]", "2.3 [0.1, 4.5]"],
+    "claims.md": ["1.6 [-0.6, 3.7]", "2.3 [0.1, 4.5]", "0.2 [-1.1, 1.6]"],
     "scale.md": ["2.0 [0.0, 4.0]"],
     "06_nce.ipynb": ["0.1 [-1.3, 1.4]"],
     "09_ablations.ipynb": ["2.3 [0.1, 4.5]"],
