@@ -32,6 +32,7 @@ from negdistill.bookmaking.tables import method_table, percents
 from negdistill.data.records import Problem
 from negdistill.data.tasks import load_task
 from negdistill.inference.evaluate import predictions, rationale_log_probs
+from negdistill.inference.side_by_side import BASE
 from negdistill.method.low_precision import fast_dtype
 from negdistill.runs.digests import digest_json
 from negdistill.runs.folder import RunFolder
@@ -42,7 +43,7 @@ from negdistill.training.settings import settings
 from negdistill.training.students import Student, load_student
 
 BOOK = Path(__file__).parents[1] / "book"
-TWO, ALL, BEFORE = "q and v", "all seven", "as it is"
+TWO, ALL = "q and v", "all seven"
 LEVELS, TEACHER, SEED = (1, 2, 3), "tdg-gpt-3.5-turbo", 0  # of chapter 11, as all that follows
 STEPS, RATE, LONGEST, ANSWER = 240, 0.004, 1200, 256
 WORLD = load_task("math")
@@ -84,7 +85,7 @@ def loss(student: Student, data: TrainingSet) -> float:
 
 def losses(student: Student, made: dict[str, Fit], questions: int) -> dict[str, float]:
     judged = lessons("valid", questions)
-    found = {BEFORE: loss(student, judged)}
+    found = {BASE: loss(student, judged)}
     for name, one in made.items():
         with adapted(student, one) as trained:
             found[name] = loss(trained, judged)
@@ -133,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     student = load_student("smollm2-135m", torch.bfloat16, "cpu")
     made = fits(student, chosen.folder)
     lost, (near, far) = losses(student, made, chosen.valid_questions), answers(student, made, chosen)
-    whole, rows = overall(pd.concat([near, far])), [[BEFORE, "", "", f"{lost[BEFORE]:.3f}", *[""] * 5]]
+    whole, rows = overall(pd.concat([near, far])), [[BASE, "", "", f"{lost[BASE]:.3f}", *[""] * 5]]
     tables = [method_table(part, baseline=TWO) for part in (near, far)]
     for name in (TWO, ALL):
         cells = [f"{lost[name]:.3f}"]

@@ -1,5 +1,6 @@
 """Pages: a book of two pages is really rendered; every kind of complaint ends the build."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from tree import write_files
 
 from negdistill.bookmaking import epub, pages, pdf
 from negdistill.bookmaking.pages import GENERATED, refresh_costs, render, stage
-from negdistill.bookmaking.planning import Failure
+from negdistill.bookmaking.planning import Failure, find_root
 from negdistill.runs.folder import Manifest
 
 CONFIG = """title: A book
@@ -150,7 +151,8 @@ def test_marks_give_way_to_what_notebooks_say_of_themselves(root):
     newer = Manifest(**{**MADE.to_dict(), "versions": {"torch": "2.14.0"}, "seconds": 1.0, "parameters": {}})
     write_notebook(root / "book/executed/01_two.ipynb", made=newer)
     write_notebook(root / "book/executed/02_three.ipynb")  # does not say
-    apart = ("modules", "plan", "parameters", "other tasks")  # of other sources
+    apart = ("modules", "plan", "parameters")  # of other sources
+    shutil.copyfile(find_root() / "book/plan.yml", root / "book/plan.yml")  # which other tasks are asked by
     marks = "\n\n".join(f"<!-- generated: {name} -->" for name in GENERATED if name not in apart)
     (root / "book/environment.md").write_text(f"# Environment\n\n{marks}\n\nThe end.\n")
     refresh_costs(root)
