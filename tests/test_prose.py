@@ -123,6 +123,7 @@ SAID = {
     "10_rivals.ipynb": [
         ("44.5 [41.4, 47.7]", "rivals", WEAK | BEST, "DPO + NLL", None),
         ("44.4 [41.3, 47.5]", "rivals", WEAK | BEST, "CoT KD, common start", None),
+        ("3.3 [1.0, 5.7]", "rivals", WEAK | BEST, "CoT KD, common start", "TOPR"),
         ("3.3 [1.0, 5.4]", "rivals", WEAK | BEST, "Negatives first", LONGER),
         ("4.0 [2.1, 5.9]", "rivals", WEAK | EQUAL, "Negatives first", LONGER),
         ("-0.3 [-2.7, 2.0]", "rivals", WEAK | BEST, "REDI", "REDI, alpha 0"),
