@@ -87,6 +87,13 @@ def check_number(
         raise ValueError(f"{parameter} must be greater than {above}; got {value}")
 
 
+def own_numbers(record: object, *names: str) -> None:
+    """In the fields of a frozen record, numbers of NumPy's become Python's own: other libraries, which write
+    them as JSON, take no others."""
+    for name in names:
+        object.__setattr__(record, name, json_number(getattr(record, name)))
+
+
 def json_number(value: object) -> int | float:
     """A number of NumPy's, which the checks take, as JSON has it: `default` of `json.dumps`."""
     if isinstance(value, Integral):

@@ -159,7 +159,9 @@ def test_the_short_answer_of_the_readme_follows_from_its_figure(name):
     ends = used[~used["small"]].groupby("label")[["low", "high"]]  # hollow marks decide nothing
     up, down, of = (ends.min()["low"] > 0).sum(), (ends.max()["high"] < 0).sum(), used["label"].nunique()
     said = f"of the {of} uses in the picture, {up} {'adds' if up == 1 else 'add'} points that can be told "
-    said += f"from none in every case that it shows, and {down} leave the student behind one that goes on with "
+    said += (
+        f"from none in every case that it shows, and {down} leave the student behind one that goes on with "
+    )
     said += "right answers"
     if name == "README.ja.md":
         said = f"図の {of} 通りの使い方のうち、図に示すすべての場合に正答率を上げると言えるのは {up} 通りで、"

@@ -43,10 +43,23 @@ def python(source: str, path: Path) -> ast.Module:
         raise ValueError(f"{path} has a line that is no Python: {where!r}: {error.msg}") from error
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a name that stands twice is an error: the first of the two would count for nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: set[str] = set()
+        for name, _ in node.value:
+            if str(name.value) in seen:
+                says = f"{name.value!r} stands there twice"
+                raise yaml.constructor.ConstructorError(None, None, says, name.start_mark)
+            seen.add(str(name.value))
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> Any:
-    """What a file of YAML holds; ValueError with line and column where it is none."""
+    """What a file of YAML holds; ValueError with line and column where it is none, or has a name twice."""
     try:
-        return yaml.safe_load(path.read_text("utf-8"))
+        return yaml.load(path.read_text("utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no YAML: {_line(error)}") from error
 

@@ -10,10 +10,12 @@ is at hand, or from SHAPES. `dry_run` marks what is estimated; what was measured
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import chdir
+from contextlib import chdir, contextmanager
 from functools import lru_cache
 from math import prod
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -245,13 +247,24 @@ def check(job: Job) -> None:
         check_choice(f"loss of {job.name}", loss, LOSSES)
 
 
+@contextmanager
+def _seen_from(folder: Path) -> Iterator[None]:
+    """Files and modules as a notebook in that folder sees them, within the block."""
+    sys.path.insert(0, str(folder))
+    try:
+        with chdir(folder):
+            yield
+    finally:
+        sys.path.remove(str(folder))
+
+
 def dry_run(jobs: Sequence[Job]) -> Iterator[str]:
     """Lines that say what `pipeline.run` would do: inputs, outputs, estimates of tokens, FLOPs and memory.
 
     ValueError, before the first line, for a parameter whose value a notebook would refuse.
     """
     for job in jobs:
-        with chdir(job.source.parent):  # from where a notebook sees its files
+        with _seen_from(job.source.parent):
             check(job)
     for job in jobs:
         p, needs = job.parameters, f", results of {', '.join(job.needs)}" if job.needs else ""
@@ -263,7 +276,7 @@ def dry_run(jobs: Sequence[Job]) -> Iterator[str]:
         writes += [str(p["run_dir"])] if "run_dir" in p else []
         yield f"  writes  {', '.join(writes)}"
         try:
-            with chdir(job.source.parent):
+            with _seen_from(job.source.parent):
                 found = estimate(job)
         except (ValueError, FileNotFoundError) as error:
             seen = "; paths are seen from notebooks/" if isinstance(error, FileNotFoundError) else ""

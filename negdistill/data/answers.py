@@ -187,6 +187,7 @@ def _references(problems: Iterable[Problem]) -> dict[str, str]:
     for problem in problems:
         if problem.id in references:
             raise ValueError(f"problems must have distinct ids; got {problem.id!r} twice; grade set by set")
+        check_type(f"answer of problem {problem.id!r}", problem.answer, str, "a text")
         references[problem.id] = problem.answer
     return references
 

@@ -104,14 +104,22 @@ def _own(row: dict, name: str, rule: Rule) -> Row:
 
 
 def _reference(row: dict) -> tuple[str, str]:
-    """Answer and solution of a row. The answer may be a number, or a solution that marks it."""
+    """Answer and solution of a row. The answer may be a number, or a solution that marks it: with #### in its
+    last line, else with a box."""
     text = _text({"answer": number_text(row["answer"], "answer")}, "answer")
+    boxed = final_answer(text, "boxed")
     if "####" in text:
         solution, answer = solution_and_answer(text)
         if not answer:
             raise ValueError("answer must not end with its mark ####; write the answer after it")
-        return answer, solution
-    if boxed := final_answer(text, "boxed"):
+        last = "\n" not in answer  # else it opens a heading
+        if not (last or boxed):
+            raise ValueError(
+                "answer must have its mark #### in its last line, or a box; more lines follow the mark: "
+                "leave them out"
+            )
+        return (final_answer(answer, "boxed") or answer) if last else boxed, solution
+    if boxed:
         return boxed, text
     return text, rf"\boxed{{{text}}}"
 

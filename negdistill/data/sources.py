@@ -143,7 +143,7 @@ def _sample(size: int, n: int | None, seed: int) -> list[int]:
         return list(range(size))
     if not 1 <= n <= size:
         raise ValueError(f"n must be from 1 to {size}, the size of this set, or None for all; got {n!r}")
-    return sorted(random.Random(seed).sample(range(size), n))
+    return sorted(random.Random(int(seed)).sample(range(size), n))
 
 
 def _some(path: Path, records: list) -> list:

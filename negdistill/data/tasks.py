@@ -26,11 +26,11 @@ from pathlib import Path
 
 import numpy as np
 
-from negdistill.checks import check_choice, check_path, check_whole
+from negdistill.checks import check_choice, check_each, check_path, check_whole
 from negdistill.data import arithmetic
 from negdistill.data.answers import Rule
 from negdistill.data.own_files import FILES, OWN, SPLITS, read_own, read_said, tenth
-from negdistill.data.records import Problem, Rationale
+from negdistill.data.records import PROBLEMS, Problem, Rationale
 from negdistill.data.released import TDG
 from negdistill.data.sources import PROBLEM_SETS, check_draw, load_problems, load_rationales
 
@@ -102,7 +102,7 @@ class Task:
             raise ValueError(
                 f"n must lie between 1 and {len(there)}, the {split} questions of {self.name}; got {n}"
             )
-        return [there[place] for place in sorted(random.Random(seed).sample(range(len(there)), n))]
+        return [there[place] for place in sorted(random.Random(int(seed)).sample(range(len(there)), n))]
 
     def rationales(
         self, problems: Sequence[Problem], teacher: str | Path, n: int, seed: int = 0
@@ -117,7 +117,7 @@ class Task:
         """
         check_whole("n", n, 1)
         check_path("teacher", teacher)
-        teacher = str(teacher)
+        problems, teacher = check_each("problems", problems, *PROBLEMS), str(teacher)
         if self.generated and not teacher.endswith(FILES):
             return arithmetic.teach(problems, teacher, n=n, seed=seed)
         by_problem: dict[str, list[Rationale]] = {}
@@ -198,13 +198,7 @@ def _function(place: str) -> Callable[[str, str], bool]:
     module, _, name = place.partition(":")
     try:
         found = getattr(import_module(module), name)
-    except (
-        ImportError,
-        SyntaxError,
-        AttributeError,
-        TypeError,
-        ValueError,
-    ) as error:  # "a:b:c", ".relative:x", ":x"
+    except (Exception, SystemExit) as error:  # "a:b:c", ".relative:x", ":x", and whatever the module does
         raise ValueError(
             f"grading must name a function that can be imported; got {place!r}: {error}"
         ) from error

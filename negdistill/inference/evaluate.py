@@ -156,6 +156,9 @@ def predictions(
     out_dir  folder that keeps the answers, below it one for each fit, set of problems and options
     options  of `evaluate`: batch_size, max_new_tokens, extract, rule
     """
+    problems = check_each("problems", problems, *PROBLEMS)
+    if not (fits := check_each("fits", fits, Fit, "a list of fits")):
+        raise ValueError("fits must not be empty; there is nothing to evaluate")
     answer = _answers if out_dir is None else partial(_kept, out_dir=Path(out_dir))
     frames = [answer(student, one, problems, options).assign(**one.columns()) for one in fits]
     return pd.concat(frames, ignore_index=True)

@@ -40,6 +40,7 @@ from negdistill.training.dataset import TrainingSet
 from negdistill.training.fits import ADAPTER, FIT, HISTORY, Fit, check_inputs, finished
 from negdistill.training.identity import digest_student
 from negdistill.training.loop import train
+from negdistill.training.method_table import find_method
 from negdistill.training.settings import Settings
 from negdistill.training.students import check_student
 
@@ -94,7 +95,7 @@ def fit_ranker(
         raise ValueError(f"fit_ranker must run in one process; got {count}: start it by itself")
     check_inputs(student, {"data": data, "valid": valid}, config, out_dir, {"start": start})
     check_plain(student.model)
-    _refuse_overlap(data, valid)
+    _refuse(data, valid, start)
     examples = _examples(data)
     judged = valid.problems, valid.positives, valid.negatives
     inputs = {
@@ -196,7 +197,9 @@ def _make(
     remove(run.folder / CHECKPOINT)
 
 
-def _refuse_overlap(data: TrainingSet, valid: TrainingSet) -> None:
+def _refuse(data: TrainingSet, valid: TrainingSet, start: Fit | None) -> None:
+    if start is not None and find_method(start.method).view != "lora":
+        raise ValueError(f"start must be a fit of a plain LoRA row; got one of {start.method!r}")
     ids = {problem.id for problem in data.problems}
     questions = {problem.question for problem in data.problems}
     for problem in valid.problems:

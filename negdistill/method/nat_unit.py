@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from negdistill.checks import check_choice, check_flag, check_number, check_whole
+from negdistill.checks import check_choice, check_flag, check_number, check_whole, own_numbers
 from negdistill.method.projections import widths
 
 VIEWS = ("base", "pos", "neg", "nat")
@@ -68,8 +68,7 @@ class NATConfig:
 
     r               rank of the positive pair; the negative pair keeps the rank it was trained with
     lora_alpha      s+ = lora_alpha / r
-    dropout         on the input of A+ while training, in [0, 1). The frozen negative pair reads x as it is
-                    (the released code drops there too, with a second mask).
+    dropout         on the input of A+ while training, in [0, 1); A- reads x as it is (released: masked too)
     target_modules  names of the projections, each the last part or parts of a module's name
     unit_dim        width u of query, key and value
 
@@ -96,6 +95,7 @@ class NATConfig:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1); got {self.dropout!r}")
         check_number("shift", self.shift, 0, 1)
+        own_numbers(self, "r", "lora_alpha", "dropout", "unit_dim", "shift")
         check_flag("train_neg", self.train_neg)
         check_choice("mix", self.mix, MIXES)
         names = self.target_modules

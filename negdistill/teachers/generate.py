@@ -57,12 +57,12 @@ def plan(
 ) -> Plan:
     """Requests, tokens and cost of `generate` with the same arguments. Sends nothing, writes nothing.
 
-    Refuses what that refuses, but for what it meets on the way.
+    Refuses what that refuses, but for a missing key and what it meets on the way.
     """
     check_path("store", store)
     check_flag("retry_rejected", retry_rejected)
-    _check(teacher, max_cost)
     slots = wanted_slots(problems, teacher, n, temperature)
+    _check(teacher, n, temperature, max_cost)
     return planned(slots, read_store(Path(store))[0], teacher, retry_rejected)
 
 
@@ -97,7 +97,7 @@ def generate(
     for name, value in (("progress", progress), ("retry_rejected", retry_rejected)):
         check_flag(name, value)
     slots = wanted_slots(problems, teacher, n, temperature)
-    _check(teacher, max_cost)
+    _check(teacher, n, temperature, max_cost)
     with Store(store) as kept:
         todo = unanswered(slots, kept.replies, retry_rejected)
         there = len(slots) - len(todo)
@@ -117,7 +117,9 @@ def generate(
         return [kept.replies[slot.key] for slot in slots]
 
 
-def _check(teacher: Teacher, max_cost: float | None) -> None:
+def _check(teacher: Teacher, n: int, temperature: float, max_cost: float | None) -> None:
+    if isinstance(teacher, (OpenAITeacher, LocalTeacher)):  # one of your own may have nothing to check
+        teacher.check(n, temperature)
     if max_cost is not None and teacher.prices is None:
         raise ValueError(
             f"max_cost needs a teacher with prices; set prices of {teacher.name!r} or leave it out"
@@ -236,6 +238,11 @@ class LocalTeacher:
     @property
     def name(self) -> str:
         return self.model
+
+    def check(self, n: int, temperature: float) -> None:
+        """ValueError for draws that `sample` would refuse."""
+        if temperature == 0 and n > 1:
+            raise ValueError(f"n must be 1 at temperature 0, where all answers are the same; got {n}")
 
     def request(self, problem: Problem, temperature: float) -> object:
         return [self.model, self._digest, self._prompt(problem), temperature, self.max_tokens, self.seed]

@@ -22,8 +22,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import KW_ONLY, dataclass
+from numbers import Real
 
-from negdistill.checks import check_whole
+from negdistill.checks import check_each, check_type, check_whole, json_number
 from negdistill.data.prompts import STOP, chat_messages, completion_text, most_prompt_tokens
 from negdistill.data.records import Problem
 from negdistill.teachers import replies
@@ -79,11 +80,13 @@ class OpenAITeacher:
             check_whole(name, getattr(self, name), least)
         if not _number(self.timeout) or not 0 < self.timeout <= threading.TIMEOUT_MAX:
             raise ValueError(f"timeout must be more than 0 seconds; got {self.timeout}")
+        check_whole("shots", self.shots, 0)
+        prices = () if self.prices is None else check_each("prices", self.prices, object, "two numbers")
         if self.prices is not None and not (
-            len(self.prices) == 2
-            and all(_number(price) and 0 <= price < float("inf") for price in self.prices)
+            len(prices) == 2 and all(_number(price) and 0 <= price < float("inf") for price in prices)
         ):
             raise ValueError(f"prices must be two numbers, each at least 0; got {self.prices}")
+        check_type("options", self.options or {}, Mapping, "a dictionary of fields, or None")
         if taken := sorted(set(self.options or ()) & set(FIXED)):
             raise ValueError(
                 f"options must not set {taken[0]!r}, which the teacher itself does; leave it out"
@@ -128,13 +131,17 @@ class OpenAITeacher:
         turns = chat_messages(problem, self.shots, self.task)
         return most_prompt_tokens([turn["content"] for turn in turns]), self._limit
 
+    def check(self, n: int, temperature: float) -> None:
+        """ValueError for an address in the environment that is none. A key is not needed to plan."""
+        check_url(self._base)
+
     def answer(self, slots: Sequence[Slot], keep: Keep, budget: Budget) -> None:
         if slots:
             _Asking(self, slots, keep, budget).run()
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 class _Asking:
@@ -205,8 +212,9 @@ class _Asking:
             if self.stop.is_set():
                 paid = 0.0
                 return None
+            body = json.dumps(self.teacher._body(slot.problem, slot.temperature), default=json_number)
             self.budget.note(*tokens)
-            answer = self._post(slot, tokens)
+            answer = self._post(body.encode(), tokens)
             spent = isinstance(answer, Failure) and answer.spent
             if isinstance(answer, Answer):
                 paid = cost(self.teacher.prices, answer.prompt_tokens, answer.completion_tokens) or 0.0
@@ -222,8 +230,7 @@ class _Asking:
             self.budget.note(-tokens[0], -tokens[1])
         return answer if isinstance(answer, Failure) else None
 
-    def _post(self, slot: Slot, tokens: tuple[int, int]) -> Answer | Failure:
-        body = json.dumps(self.teacher._body(slot.problem, slot.temperature)).encode()
+    def _post(self, body: bytes, tokens: tuple[int, int]) -> Answer | Failure:
         try:
             response = post(self.url, body, self.headers, self.teacher.timeout)
         except ConnectError as error:
@@ -252,7 +259,10 @@ class _Asking:
             self._say(f"a question is turned away: {failure.why}")
             self.turned_away.add(slot.problem.id)
             if len(self.turned_away) >= HOPELESS and not self.answered:
-                raise ConnectionError(f"{message}. {HOPELESS} questions were turned away, none was answered")
+                raise ConnectionError(
+                    f"{message}. {HOPELESS} questions were turned away, none was answered: it is not the "
+                    "questions; ask them again with retry_rejected once the server is mended"
+                )
             return
         self.skipped.append(message)
         self.fruitless.add(slot.problem.id)

@@ -76,6 +76,7 @@ def wanted_slots(problems: Sequence[Problem], teacher: Teacher, n: int, temperat
         raise TypeError(f"teacher must be a teacher, {teacher.__name__}(...); got the class itself")
     check_whole("n", n, 1)
     check_number("temperature", temperature, 0)
+    temperature = float(temperature)  # 1 and 1.0 are one request
     seen: set[str] = set()
     slots = []
     settings = _settings(teacher, problems[0].source, temperature) if problems else ""

@@ -113,7 +113,7 @@ def encode(
         if len(prompt) >= max_length:
             raise ValueError(
                 f"example {example.id!r}: the question has {len(prompt)} tokens, max_length is {max_length}; "
-                "leave it out, or raise max_length if the model allows"
+                "leave it out, or take a student with a longer context"
             )
         ids = np.array([*prompt, *completion, *end], dtype=np.int32)
         if len(ids) > max_length:
@@ -123,7 +123,9 @@ def encode(
         number = questions.setdefault(key, len(questions))
         encoded.append(Encoded(example.id, ids, mask, len(prompt), len(ids), example.positive, number))
     if not encoded:
-        raise ValueError(f"no example fits into {max_length} tokens; raise max_length or shorten completions")
+        raise ValueError(
+            f"no example fits into {max_length} tokens; shorten completions, or raise the context"
+        )
     if dropped := len(examples) - len(encoded):
         warnings.warn(
             f"{dropped} of {len(examples)} examples left out: longer than {max_length} tokens", stacklevel=2

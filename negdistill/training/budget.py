@@ -32,8 +32,8 @@ def stage_settings(
         spent, parts = _totals(method, given, total), trainings(method, given)
         if budget - spent < parts:
             raise ValueError(
-                f"{limit} must exceed the {spent} that the adapters took which the row uses; got {budget}; "
-                "raise it, or give a neg that was trained for less"
+                f"{limit} must be at least {spent + parts}: {spent} that the adapters took which the row "
+                f"uses, and 1 for each of {parts} trainings; got {budget}; raise it"
             )
         part = below + (budget - spent) // parts * trainings(stage, given)
         if last:
@@ -54,6 +54,12 @@ def _totals(name: str, given: Mapping[str, Fit], total: str) -> int:
 def rest(config: Settings, used: Sequence[Fit]) -> Settings:
     """The settings with what the fits that a training uses left of its budget."""
     for limit, total, budget in _limits(config):
-        left = budget - sum(getattr(one, total) for one in used)
+        spent = sum(getattr(one, total) for one in used)
+        if spent >= budget:  # tokens come in whole batches
+            raise ValueError(
+                f"{limit} must exceed the {spent} that the trainings took which come before; got {budget}; "
+                "raise it"
+            )
+        left = budget - spent
         config = replace(config, train=replace(config.train, **{limit: left}))
     return config

@@ -61,14 +61,15 @@ def digest_student(student: Student) -> dict[str, str]:
 
 def digest_objective(objective: Callable) -> str:
     """sha256 of a function: its name, source and defaults, what it or a partial of it carries along, and the
-    modules of one's own that it was imported from; ValueError as `digest_own`."""
-    return digest_json(_carried(objective))
+    modules of one's own that it was imported from, or of one in a notebook or script what its code names
+    there; ValueError as `digest_own`."""
+    return digest_json(_carried(objective, frozenset()))
 
 
-def _carried(function: Callable) -> list:
+def _carried(function: Callable, within: frozenset[str]) -> list:
     if isinstance(function, partial):
         filled = repr(function.args), repr(sorted(function.keywords.items()))
-        return ["partial", _carried(function.func), *filled]
+        return ["partial", _carried(function.func, within), *filled]
     if not inspect.isroutine(function):  # an object that can be called
         kind, values = type(function), repr(sorted(vars(function).items()))
         beside = digest_own(kind, kind.__module__, kind.__qualname__)
@@ -76,7 +77,23 @@ def _carried(function: Callable) -> list:
     cells = [repr(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
     defaults = [repr(getattr(function, name, None)) for name in ("__defaults__", "__kwdefaults__")]
     module, name = function.__module__, function.__qualname__
-    return [module, name, _source(function), defaults, cells, digest_own(function, module or "", name)]
+    beside = digest_own(function, module or "", name)
+    if module == "__main__" and name not in within:
+        return [module, name, _source(function), defaults, cells, _named(function, within | {name})]
+    return [module, name, _source(function), defaults, cells, beside]
+
+
+def _named(function: Callable, within: frozenset[str]) -> list:
+    """What the code of a function names beside it: other functions with what they name, values as shown."""
+    todo, names = [function.__code__], set()
+    while todo:
+        code = todo.pop()
+        names |= set(code.co_names)
+        todo += [one for one in code.co_consts if inspect.iscode(one)]  # of what is defined in it
+    there = {name: function.__globals__[name] for name in sorted(names & set(function.__globals__))}
+    return [
+        [name, _carried(one, within) if inspect.isfunction(one) else repr(one)] for name, one in there.items()
+    ]
 
 
 def _source(thing: object) -> str:

@@ -26,6 +26,7 @@ from negdistill.runs.own_code import digest_own
 DATA = ("", "solutions", "positives", "negatives", "both", "answers")
 VIEWS = ("base", "lora", "nat", "contrast")
 STARTS = ("", "branch", "noise", "continue", "merge", "contrast", "teacher")
+VIEW_OF = {"branch": "nat", "noise": "nat", "contrast": "contrast"}  # of a start; "lora" of the others
 ORDERS = ("single", "pairs", "mismatched")
 UNITS = ("target", "row")
 RATES = (1.0, 0.5, 2.0)
@@ -43,8 +44,8 @@ class Method:
     objective    name in `objectives.OBJECTIVES`, or a function such as those: model and batch to ()
     uses         rows whose adapters it needs, in the order they are fitted
     start        what becomes of those: "" there are none, "branch" the negative branch, "noise" a negative
-                 branch of noise of their size, "continue" training goes on from there, "merge" their sum,
-                 "contrast" both answer together, "teacher" frozen teachers
+                 branch of noise of their size, "continue" training goes on from there, "merge" what Merge
+                 is, "contrast" both answer together, "teacher" frozen teachers
     beta_mode    name in `nce.BETA_MODES` for rows with teachers, otherwise ""
     order        how rows become batches: "single"; "pairs", a right and a wrong one of each question that has
                  both, side by side; "mismatched", each beside its prompt with another question's rationale
@@ -126,10 +127,19 @@ def _check_together(row: Method) -> None:
         raise ValueError(
             f"data of {row.name} must say what it trains on, or uses what it is made of; got neither"
         )
-    if (row.view == "contrast") != (row.start == "contrast"):
+    if row.view == "base" and (row.data or row.uses):
         raise ValueError(
-            f'view and start of {row.name} must both be "contrast", or neither; got {row.view!r} and '
-            f"{row.start!r}"
+            f'data and uses of {row.name} must be empty for view "base", the student as it is; got '
+            f"{row.data!r} and {row.uses}"
+        )
+    wanted = VIEW_OF.get(row.start, "lora") if row.start or row.view == "contrast" else row.view
+    if row.view != wanted:
+        raise ValueError(f"view of {row.name} must be {wanted!r} for start {row.start!r}; got {row.view!r}")
+    two = row.start in ("merge", "contrast")
+    if row.uses != (tuple(MERGE) if two else row.uses[:1]) or (two and row.data):
+        fit = f'{tuple(MERGE)} and data ""' if two else "one row"
+        raise ValueError(
+            f"uses of {row.name} must be {fit} for start {row.start!r}; got {row.uses} and {row.data!r}"
         )
     if bool(row.beta_mode) != (row.start == "teacher"):
         raise ValueError(
@@ -249,7 +259,7 @@ def find_method(name: str) -> Method:
         raise ValueError(f"method {name!r} must lie in a module of its own: move it to a file, and name that")
     try:
         loaded = import_module(module)
-    except (ImportError, SyntaxError, TypeError, ValueError) as error:  # ".relative:x" is a TypeError
+    except (Exception, SystemExit) as error:  # whatever the module does
         raise ValueError(
             f"method {name!r} needs the module {module!r} where Python finds it, in the working directory or "
             f"on PYTHONPATH: {error}"
@@ -261,6 +271,8 @@ def find_method(name: str) -> Method:
         raise TypeError(f"method {name!r} must be a method_table.Method; got {type(found).__name__}")
     for one in found.uses:
         check_choice(f"uses of {name}", one, METHODS)
+        if METHODS[one].view != ("nat" if found.start == "teacher" else "lora"):
+            raise ValueError(f"uses of {name} must suit start {found.start!r}; got {one!r}, which does not")
     if isinstance(found.objective, str):
         from negdistill.method.objectives import OBJECTIVES
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from negdistill.checks import check_path
+from negdistill.checks import check_path, check_type
 from negdistill.method.nat import CONFIG
 from negdistill.method.nat_files import FILES
 from negdistill.runs.digests import digest_tree
@@ -40,6 +40,7 @@ def share(folder: str | Path, out: str | Path, base: str) -> Path:
     """
     for name, value in {"folder": folder, "out": out}.items():
         check_path(name, value)
+    check_type("base", base, str, "a hub id, or a name that load_student knows")
     folder, out = Path(folder), Path(out)
     if not finished(folder):
         raise ValueError(f"folder must hold a finished fit; {folder} holds none; fit a row first")

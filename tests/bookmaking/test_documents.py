@@ -42,3 +42,13 @@ def test_yaml_that_is_none_is_refused_with_its_place(tmp_path):
         read_yaml(tmp_path / "words.yml")
     (tmp_path / "words.yml").write_text("a: [1, x]")
     assert read_yaml(tmp_path / "words.yml") == {"a": [1, "x"]}
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3", "b: {c: 1, c: 1}", "- a: 1\n  a: 2"])
+def test_a_name_that_stands_twice_is_refused(tmp_path, text):
+    """Kind: the last of two equal keys wins without a word; as in yaml/pyyaml#165."""
+    (tmp_path / "words.yml").write_text(text)
+    with pytest.raises(ValueError, match=r"words.yml is no YAML: '[ac]' stands there twice.*line \d"):
+        read_yaml(tmp_path / "words.yml")
+    (tmp_path / "words.yml").write_text("a: {b: 1}\nc: {b: 1}")
+    assert read_yaml(tmp_path / "words.yml") == {"a": {"b": 1}, "c": {"b": 1}}

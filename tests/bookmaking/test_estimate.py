@@ -1,5 +1,6 @@
 import json
 import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,16 @@ def test_a_file_is_seen_from_where_the_notebook_sees_it(monkeypatch):
         lines = list(dry_run(plan(find_root(), "your-data", ["03"])))
         assert "not estimated" not in "".join(lines) and "rows of about" in "".join(lines)
         assert Path.cwd() == folder
+
+
+def test_a_module_is_seen_from_where_the_notebook_sees_it(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks/beside_grading.py").write_text("def same(a, b):\n    return a == b\n")
+    jobs = plan(find_root(), "your-data", ["03"], {"grading": "beside_grading:same"})
+    job = next(job for job in jobs if job.name == "03_negative_adapter")
+    before = [*sys.path]
+    lines = [*dry_run([replace(job, source=tmp_path / "notebooks" / job.source.name)])]
+    assert lines[0] == "03_negative_adapter" and sys.path == before
 
 
 @pytest.mark.parametrize(

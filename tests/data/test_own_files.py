@@ -61,6 +61,8 @@ def test_the_test_file_of_gsm8k_is_an_own_file(tmp_path, data_dir):
         ("1" * 40, "1" * 40, rf"\boxed{{{'1' * 40}}}"),
         ("0.1" + "2" * 40, "0.1" + "2" * 40, rf"\boxed{{0.1{'2' * 40}}}"),
         ('" 2 "', "2", r"\boxed{2}"),
+        (r'"#### Step 1\n1 + 1 = \\boxed{2}."', "2", "#### Step 1\n1 + 1 = \\boxed{2}."),
+        (r'"#### \\boxed{2}"', "2", "#### \\boxed{2}"),
     ],
 )
 def test_an_answer_is_understood(tmp_path, answer, reference, solution):
@@ -84,6 +86,7 @@ def test_an_answer_is_understood(tmp_path, answer, reference, solution):
         ("[2]", "expected one number or one text as answer"),
         ('" "', "answer must be a text that is not empty"),
         ('"1 + 1\\n#### "', "answer must not end with its mark ####"),
+        ('"#### 2\\n\\nThat is all."', "answer must have its mark #### in its last line, or a box"),
         (r'"\ud83d"', "half of a surrogate pair"),
     ],
 )

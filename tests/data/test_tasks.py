@@ -1,7 +1,9 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from negdistill.data import arithmetic
@@ -237,6 +239,26 @@ def test_a_module_that_cannot_be_read_is_refused(mine, tmp_path, monkeypatch):
     (tmp_path / "torn_grading.py").write_text("def same(a, b) return a == b\n")
     with pytest.raises(ValueError, match="grading must name a function that can be imported; got 'torn_gr"):
         load_task(mine, "torn_grading:same")
+
+
+@pytest.mark.parametrize("text", ["undefined\n", "raise SystemExit(0)\n", "1 / 0\n"])
+def test_a_module_that_fails_when_it_is_imported_is_named(mine, tmp_path, monkeypatch, text):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "failing_grading.py").write_text(text)
+    with pytest.raises(ValueError, match="function that can be imported; got 'failing_grading:same': "):
+        load_task(mine, "failing_grading:same")
+
+
+def test_problems_may_come_one_by_one_and_a_seed_from_numpy(mine):
+    task = load_task(mine)
+    problems = task.questions("train", 2, np.int64(1))
+    assert problems == task.questions("train", 2, 1)
+    said = task.rationales(problems, "file", 2)
+    assert said and task.rationales(iter(problems), "file", 2) == said
+    with pytest.raises(TypeError, match="problems must be a list of Problem"):
+        task.rationales(problems[0], "file", 2)
+    with pytest.raises(TypeError, match="answer of problem 'x' must be a text; got 5, a int"):
+        grade([replace(problems[0], id="x", answer=5)], [])
 
 
 def test_a_teacher_may_be_a_path(mine, tmp_path):

@@ -311,7 +311,11 @@ def test_predictions_of_fits_and_along_a_path(student, data, tmp_path):
     fits = [
         fit(name, student, data, CONFIG, tmp_path, on_epoch=follow) for name in ("CoT KD", "NAT", "Few-shot")
     ]
-    frame = predictions(student, fits, PROBLEMS, max_new_tokens=6)
+    frame = predictions(student, fits, iter(PROBLEMS), max_new_tokens=6)
+    with pytest.raises(ValueError, match="fits must not be empty; there is nothing to evaluate"):
+        predictions(student, [], PROBLEMS)
+    with pytest.raises(TypeError, match="fits must be a list of fits; got Fit"):
+        predictions(student, fits[0], PROBLEMS)
     assert frame.groupby("method", sort=False).size().to_dict() == {"CoT KD": 8, "NAT": 8, "Few-shot": 8}
     for one in fits:
         part = frame[frame["method"] == one.method]

@@ -133,6 +133,9 @@ def test_training_goes_on_from_a_row_of_the_table(tmp_path):
         for folder in (row.folder, begun.folder, fresh.folder)
     ]
     assert sizes[2] < sizes[0] / 2 < sizes[1]
+    with pytest.raises(ValueError, match="start must be a fit of a plain LoRA row; got one of 'NAT, "):
+        unit = fit("NAT, empty branch", student, DATA, config(max_steps=2), tmp_path)
+        fit_ranker(student, DATA, VALID, config(max_steps=2), tmp_path, start=unit)
 
 
 def test_an_encoder_ranks(tmp_path):

@@ -362,6 +362,8 @@ def test_the_command_line_asks_and_a_dry_run_sends_nothing(faulty, tmp_path, cap
     assert read_records(store, Reply) and load_task().rationales(asked, str(store), 2)
     assert main([*line, "--max-cost", "-1"]) == 1
     assert "max_cost must be at least 0" in capsys.readouterr().err
+    assert main([*line, "--local"]) == 1
+    assert "--local asks no server; leave out --base-url" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("strength", ["weak", "strong"])

@@ -13,6 +13,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 
+import numpy as np
 import pytest
 from faulty_proxy import DRIP, DRIPS, Proxy, Says, refused, said
 
@@ -20,11 +21,12 @@ from negdistill.__main__ import main
 from negdistill.data.formats import read_records
 from negdistill.data.records import Problem, Reply
 from negdistill.data.tasks import load_task
-from negdistill.teachers.generate import generate, plan
+from negdistill.teachers.generate import LocalTeacher, generate, plan
 from negdistill.teachers.ledger import Budget, BudgetReached, Slot, Store
 from negdistill.teachers.openai_server import OpenAITeacher, _Asking
 from negdistill.teachers.replies import Failure
 from negdistill.teachers.transport import Response
+from negdistill.teachers.wanted import wanted_slots
 
 PROBLEMS = [Problem(f"p{i}", f"What is {i} + 1? [{i}]", str(i + 1), "", "", None, "mine") for i in range(6)]
 KEY = "sk-Never/to+be&seen~42"
@@ -156,7 +158,7 @@ def test_what_is_wrong_for_all_stops_at_once(server, ask, fault, words):
 def test_many_questions_turned_away_and_none_answered_is_no_question_s_fault(server, ask):
     problems = [Problem(f"q{i}", f"Q {i}", "1", "", "", None, "mine") for i in range(40)]
     proxy = server(rest=refused(400, "temperature must be 1"))
-    with pytest.raises(ConnectionError, match="temperature must be 1.*10 questions were turned away, none"):
+    with pytest.raises(ConnectionError, match="temperature must be 1.*none was answered: .* retry_rejected"):
         ask(proxy, problems, concurrency=1)
     assert len(proxy.journal) == 10
 
@@ -714,3 +716,35 @@ def test_a_question_past_its_turns_is_given_up_at_once_where_others_were_meanwhi
     asking._send, asking._sleep = send, lambda seconds: None
     asking._ask(slot)
     assert len(asked) == 4 and "in 4 requests: busy" in asking.skipped[0]
+
+
+def test_a_plan_refuses_what_no_request_could_use(monkeypatch, tmp_path):
+    monkeypatch.setenv("OPENAI_BASE_URL", "foo")
+    for call in (plan, generate):
+        with pytest.raises(ValueError, match="http"):
+            call(PROBLEMS, OpenAITeacher("m"), store=tmp_path / "s")
+        with pytest.raises(ValueError, match="n must be 1 at temperature 0, where all answers are the same"):
+            call(PROBLEMS, LocalTeacher("embedded"), 2, 0, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+    for wrong, message in (
+        ({"prices": 5}, "prices"),
+        ({"options": [1]}, "options"),
+        ({"shots": "1"}, "shots"),
+    ):
+        with pytest.raises(TypeError, match=f"{message} must be"):
+            OpenAITeacher("m", "http://x/v1", **wrong)
+
+
+def test_one_and_one_point_zero_are_one_request():
+    teacher = OpenAITeacher("m", "http://x/v1")
+    one, other = (wanted_slots(PROBLEMS, teacher, 2, temperature) for temperature in (1, 1.0))
+    assert [slot.key for slot in one] == [slot.key for slot in other] and one == other
+
+
+def test_numbers_of_numpy_are_settings_of_a_teacher(server, ask):
+    proxy = server()
+    settings = {"max_tokens": np.int64(6), "options": {"top_p": np.float32(0.5)}, "timeout": np.int64(9)}
+    said = ask(proxy, temperature=np.float32(0.5), **settings)
+    assert len(said) == len(proxy.answered()) == len(PROBLEMS)
+    plain = {"max_tokens": 6, "options": {"top_p": 0.5}, "timeout": 9}
+    assert ask(proxy, temperature=0.5, **plain) == said and len(proxy.journal) == len(PROBLEMS)

@@ -793,9 +793,27 @@ def test_max_steps_is_the_budget_of_all_stages(fits, student, data, tmp_path):
     last = fit("KD", student, data, given, tmp_path, nat=shared)
     assert (last.total_steps, last.steps) == (shared.total_steps + 1, 1)
     with pytest.raises(
-        ValueError, match=rf"max_steps must exceed the {neg.steps} that the adapters took .*; got 2"
+        ValueError, match=rf"max_steps must be at least {neg.steps + 1}: {neg.steps} that the ad.*; got 2"
     ):
         fit("NAT", student, data, settings(max_steps=2), tmp_path, neg=neg)
+
+
+def test_a_budget_that_the_first_training_takes_is_named(student, data, tmp_path):
+    with pytest.raises(ValueError, match="max_steps must be at least 2: 0 that .* 1 for each of 2 trainings"):
+        fit("NAT", student, data, settings(max_steps=1), tmp_path)
+    few = settings(max_tokens=10, batch_size=BATCH, progress=False)
+    with pytest.raises(ValueError, match=r"max_tokens must exceed the \d+ that the trainings took .* got 10"):
+        fit("NAT", student, data, few, tmp_path)
+
+
+def test_numbers_of_numpy_are_settings_of_an_adapter(student, data, tmp_path):
+    given = {"max_steps": 1, "batch_size": BATCH, "progress": False}
+    numbers = {"r": np.int64(2), "lora_alpha": np.float64(4.0), "dropout": np.float64(0.0)}
+    one = fit("CoT KD", student, data, settings(**given, **numbers), tmp_path)
+    assert (
+        one.folder
+        == fit("CoT KD", student, data, settings(**given, r=2, lora_alpha=4.0, dropout=0.0), tmp_path).folder
+    )
 
 
 def test_max_tokens_is_the_budget_of_all_stages(student, data, tmp_path):

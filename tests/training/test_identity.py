@@ -144,3 +144,22 @@ def test_the_longest_text_of_a_tokenizer_counts():
     assert digest_tokenizer(one) == digest_tokenizer(other)
     other.model_max_length = 64
     assert digest_tokenizer(one) != digest_tokenizer(other)
+
+
+def test_what_a_function_of_a_notebook_names_counts():
+    """Kind: a key that knows a function and not what it calls; as in joblib/joblib#1105."""
+
+    def digest(limit, helper):
+        there = {"__name__": "__main__", "LIMIT": limit}
+        code = f"def far(a):\n    return {helper}\ndef rule(a, b):\n    return any(far(a) > LIMIT for _ in b)"
+        exec(compile(code, "<cell>", "exec"), there)
+        return digest_objective(there["rule"])
+
+    assert digest(0, "a") == digest(0, "a")
+    assert len({digest(0, "a"), digest(1, "a"), digest(0, "2 * a")}) == 3
+
+
+def test_a_function_of_a_notebook_that_calls_itself_has_a_digest():
+    there = {"__name__": "__main__"}
+    exec("def rule(a, b):\n    return a == b or rule(b, a)", there)
+    assert digest_objective(there["rule"]) == digest_objective(there["rule"])

@@ -32,6 +32,10 @@ Mine = Method(
 Number = 3
 Typo = Method("Typo", "own", "both", "lora", "learns from nothing known", "likelyhood")
 Wrong = Method("Wrong", "own", "both", "lora", "uses what is not there", uses=("No",), start="continue")
+Plain = Method(
+    "Plain", "own", "positives", "lora", "CoT KD as NAT", uses=("CoT KD",), start="teacher", beta_mode="none"
+)
+Deep = Method("Deep", "own", "both", "lora", "from a unit", uses=("NAT",), start="continue")
 '''
 
 
@@ -112,16 +116,24 @@ def test_it_is_keyed_by_its_source_and_what_lies_beside_it(module, tmp_path):
             "objective of own_dpo:Typo must be one of 'likelihood', .*; got 'likely",
         ),
         ("own_broken:Mine", ValueError, "needs the module 'own_broken' .* invalid syntax"),
+        ("own_unset:Mine", ValueError, "needs the module 'own_unset' .* name 'undefined' is not defined"),
+        ("own_ending:Mine", ValueError, "needs the module 'own_ending' .*: 0"),
+        ("own_dpo:Plain", ValueError, "uses of own_dpo:Plain must suit start 'teacher'; got 'CoT KD'"),
+        ("own_dpo:Deep", ValueError, "uses of own_dpo:Deep must suit start 'continue'; got 'NAT'"),
     ],
 )
 def test_a_name_that_leads_nowhere_is_refused(module, name, kind, message):
     module("own_dpo", DPO.format(beta=0.1, more=""))
     module("own_broken", "def\n")
+    module("own_unset", "undefined\n")
+    module("own_ending", "raise SystemExit(0)\n")
     with pytest.raises(kind, match=message):
         find_method(name)
 
 
 GOOD = dict(name="Mine", origin="own", data="both", view="lora", description="x")
+AFTER = {"uses": ("CoT KD",), "start": "continue"}
+MERGED = {"uses": ("Negative adapter", "CoT KD"), "start": "merge", "data": ""}
 
 
 @pytest.mark.parametrize(
@@ -145,7 +157,15 @@ GOOD = dict(name="Mine", origin="own", data="both", view="lora", description="x"
         ({"memory": 1}, TypeError, "memory of Mine must be True or False; got 1"),
         ({"objective": lambda a, b, c: a}, TypeError, "objective of Mine must take model and batch: missing"),
         ({"data": ""}, ValueError, "data of Mine must say what it trains on, or uses"),
-        ({"view": "contrast"}, ValueError, 'view and start of Mine must both be "contrast", or neither'),
+        ({"view": "contrast"}, ValueError, "view of Mine must be 'lora' for start ''; got 'contrast'"),
+        ({"view": "base"}, ValueError, 'data and uses of Mine must be empty for view "base"'),
+        ({"view": "base", "data": "", **AFTER}, ValueError, "data and uses of Mine must be empty for view"),
+        ({**AFTER, "view": "nat"}, ValueError, "view of Mine must be 'lora' for start 'continue'"),
+        ({**AFTER, "start": "branch"}, ValueError, "view of Mine must be 'nat' for start 'branch'"),
+        ({**AFTER, "start": "contrast"}, ValueError, "view of Mine must be 'contrast' for start 'contrast'"),
+        ({**AFTER, "uses": ("CoT KD", "MIX")}, ValueError, "uses of Mine must be one row for start 'contin"),
+        ({**MERGED, "uses": ("CoT KD", "Negative adapter")}, ValueError, r"uses of Mine must be \('Negative"),
+        ({**MERGED, "data": "both"}, ValueError, """and data "" for start 'merge'; got .* 'both'"""),
         (
             {"uses": ("NAT",), "start": "teacher"},
             ValueError,
