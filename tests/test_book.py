@@ -39,6 +39,7 @@ from negdistill.bookmaking.texts import texts
 from negdistill.inference.side_by_side import SHOWN, fits_in
 from negdistill.runs.digests import digest_file
 from negdistill.runs.folder import RunFolder
+from negdistill.training.fits import load_fit
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
@@ -364,7 +365,9 @@ def test_the_committed_adapters_are_whole_small_and_of_the_rows_that_try_shows()
     assert list(fits_in(folder)) == list(SHOWN)
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 30e6 and max(p.stat().st_size for p in files) < 8e6
-    for one in fits_in(folder).values():
+    fits = [load_fit(path.parent) for path in sorted(folder.glob("*/fit.json"))]
+    assert {one.method for one in fits} == {*SHOWN, "Negatives first"}
+    for one in fits:
         run, names = RunFolder.open(one.folder), {path.relative_to(one.folder).as_posix() for path in files
                                                   if path.is_relative_to(one.folder)}  # fmt: skip
         assert names == {*run.manifest.artifacts, "manifest.json"}
@@ -385,7 +388,7 @@ def test_stock_peft_takes_the_committed_adapters_to_the_last_weight():
     )  # fmt: skip
     base = AutoModelForCausalLM.from_config(config)
     folders = sorted((BOOK / "artifacts" / "smollm2-135m").rglob("adapter_config.json"))
-    assert len(folders) == 5  # three plain rows, and both branches of NAT
+    assert len(folders) == 6  # four plain rows, and both branches of NAT
     for path in folders:
         model = PeftModel.from_pretrained(base, path.parent)
         weights = load_file(path.with_name("adapter_model.safetensors"))
