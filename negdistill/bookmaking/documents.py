@@ -46,14 +46,15 @@ def python(source: str, path: Path) -> ast.Module:
 class _Loader(yaml.SafeLoader):
     """YAML in which a name that stands twice is an error: the first of the two would count for nothing."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen: set[str] = set()
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node, seen = super().compose_mapping_node(anchor), set()
         for name, _ in node.value:
-            if str(name.value) in seen:
+            place = name.tag, str(name.value)
+            if place in seen and name.tag != "tag:yaml.org,2002:merge":
                 says = f"{name.value!r} stands there twice"
                 raise yaml.constructor.ConstructorError(None, None, says, name.start_mark)
-            seen.add(str(name.value))
-        return super().construct_mapping(node, deep)
+            seen.add(place)
+        return node
 
 
 def read_yaml(path: Path) -> Any:

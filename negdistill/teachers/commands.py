@@ -47,7 +47,7 @@ def _ask(options: argparse.Namespace) -> int:
         from negdistill.runs.surroundings import QUIET, environment
 
         served = ("base_url", "completions", "key_env", "prices", "max_cost")
-        if given := [name for name in served if getattr(options, name)]:
+        if given := [name for name in served if getattr(options, name) not in (None, False)]:
             raise ValueError(f"--local asks no server; leave out --{given[0].replace('_', '-')}")
         say(f"loading {options.model}")  # takes seconds, torch alone does
         with environment(QUIET):  # read when transformers is imported

@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import KW_ONLY, dataclass
 from numbers import Real
+from types import NoneType
 
 from negdistill.checks import check_each, check_type, check_whole, json_number
 from negdistill.data.prompts import STOP, chat_messages, completion_text, most_prompt_tokens
@@ -76,17 +77,16 @@ class OpenAITeacher:
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:
             raise ValueError(f"model must be the name of a model at the server; got {self.model!r}")
-        for name, least in (("concurrency", 1), ("max_tokens", 1), ("retries", 0)):
+        for name, least in (("concurrency", 1), ("max_tokens", 1), ("retries", 0), ("shots", 0)):
             check_whole(name, getattr(self, name), least)
         if not _number(self.timeout) or not 0 < self.timeout <= threading.TIMEOUT_MAX:
             raise ValueError(f"timeout must be more than 0 seconds; got {self.timeout}")
-        check_whole("shots", self.shots, 0)
-        prices = () if self.prices is None else check_each("prices", self.prices, object, "two numbers")
-        if self.prices is not None and not (
-            len(prices) == 2 and all(_number(price) and 0 <= price < float("inf") for price in prices)
-        ):
-            raise ValueError(f"prices must be two numbers, each at least 0; got {self.prices}")
-        check_type("options", self.options or {}, Mapping, "a dictionary of fields, or None")
+        if self.prices is not None:
+            prices = check_each("prices", self.prices, object, "two numbers")
+            if len(prices) != 2 or not all(_number(one) and 0 <= one < float("inf") for one in prices):
+                raise ValueError(f"prices must be two numbers, each at least 0; got {prices}")
+            object.__setattr__(self, "prices", prices)
+        check_type("options", self.options, (Mapping, NoneType), "a dictionary of fields, or None")
         if taken := sorted(set(self.options or ()) & set(FIXED)):
             raise ValueError(
                 f"options must not set {taken[0]!r}, which the teacher itself does; leave it out"

@@ -124,7 +124,8 @@ def encode(
         encoded.append(Encoded(example.id, ids, mask, len(prompt), len(ids), example.positive, number))
     if not encoded:
         raise ValueError(
-            f"no example fits into {max_length} tokens; shorten completions, or raise the context"
+            f"no example fits into {max_length} tokens; shorten completions, or take a student with a "
+            "longer context"
         )
     if dropped := len(examples) - len(encoded):
         warnings.warn(

@@ -32,8 +32,8 @@ def stage_settings(
         spent, parts = _totals(method, given, total), trainings(method, given)
         if budget - spent < parts:
             raise ValueError(
-                f"{limit} must be at least {spent + parts}: {spent} that the adapters took which the row "
-                f"uses, and 1 for each of {parts} trainings; got {budget}; raise it"
+                f"{limit} must exceed the {spent} that the adapters took which the row uses, by a batch "
+                f"for each of {parts} trainings; got {budget}; raise it"
             )
         part = below + (budget - spent) // parts * trainings(stage, given)
         if last:

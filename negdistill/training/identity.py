@@ -9,9 +9,10 @@ Two models of equal weights differ where one rotates its positions by another ba
 
 from __future__ import annotations
 
+import dis
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
@@ -66,7 +67,7 @@ def digest_objective(objective: Callable) -> str:
     return digest_json(_carried(objective, frozenset()))
 
 
-def _carried(function: Callable, within: frozenset[str]) -> list:
+def _carried(function: Callable, within: frozenset[Callable]) -> list:
     if isinstance(function, partial):
         filled = repr(function.args), repr(sorted(function.keywords.items()))
         return ["partial", _carried(function.func, within), *filled]
@@ -77,23 +78,41 @@ def _carried(function: Callable, within: frozenset[str]) -> list:
     cells = [repr(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
     defaults = [repr(getattr(function, name, None)) for name in ("__defaults__", "__kwdefaults__")]
     module, name = function.__module__, function.__qualname__
-    beside = digest_own(function, module or "", name)
-    if module == "__main__" and name not in within:
-        return [module, name, _source(function), defaults, cells, _named(function, within | {name})]
+    inner = inspect.unwrap(function)  # of a cached one, what it caches
+    if module == "__main__" and inner not in within and inspect.isfunction(inner):
+        beside = _named(inner, within | {inner})
+    else:
+        beside = digest_own(function, module or "", name)
     return [module, name, _source(function), defaults, cells, beside]
 
 
-def _named(function: Callable, within: frozenset[str]) -> list:
-    """What the code of a function names beside it: other functions with what they name, values as shown."""
+def _named(function: Callable, within: frozenset[Callable]) -> list:
+    """What the code of a function names in its notebook or script, and what is there."""
     todo, names = [function.__code__], set()
     while todo:
         code = todo.pop()
-        names |= set(code.co_names)
+        read = (one for one in dis.get_instructions(code) if one.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
+        names |= {one.argval for one in read}
         todo += [one for one in code.co_consts if inspect.iscode(one)]  # of what is defined in it
     there = {name: function.__globals__[name] for name in sorted(names & set(function.__globals__))}
-    return [
-        [name, _carried(one, within) if inspect.isfunction(one) else repr(one)] for name, one in there.items()
-    ]
+    return [[name, _shown(value, within)] for name, value in there.items()]
+
+
+def _shown(value: object, within: frozenset[Callable]) -> object:
+    """A value as it is in every Python that runs the same code: no address, no order of a set."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(repr, value))
+    if isinstance(value, (list, tuple)):
+        return [_shown(one, within) for one in value]
+    if isinstance(value, Mapping):
+        return [[repr(name), _shown(one, within)] for name, one in value.items()]
+    if inspect.isroutine(value) or isinstance(value, partial):
+        return _carried(value, within)
+    if inspect.ismodule(value):
+        return value.__name__
+    if inspect.isclass(value):
+        return [value.__qualname__, _source(value)]
+    return type(value).__qualname__ if type(value).__repr__ is object.__repr__ else repr(value)
 
 
 def _source(thing: object) -> str:

@@ -248,8 +248,8 @@ def find_method(name: str) -> Method:
     """The row of that name; of "module:Name" the `Method` of that name in a module that Python finds.
 
     Importing runs the module. ValueError for an unknown row, for a module that cannot be imported or lacks
-    the name, and for a row that uses unknown ones or names an unknown objective; TypeError where the name is
-    no `Method`.
+    the name, and for a row that uses unknown ones, or such as do not suit its start, or names an unknown
+    objective; TypeError where the name is no `Method`.
     """
     module, colon, attribute = name.partition(":")
     if not colon:

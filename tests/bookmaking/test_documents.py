@@ -52,3 +52,9 @@ def test_a_name_that_stands_twice_is_refused(tmp_path, text):
         read_yaml(tmp_path / "words.yml")
     (tmp_path / "words.yml").write_text("a: {b: 1}\nc: {b: 1}")
     assert read_yaml(tmp_path / "words.yml") == {"a": {"b": 1}, "c": {"b": 1}}
+
+
+def test_merged_mappings_may_be_overridden(tmp_path):
+    text = "b: &b {x: 1}\na: {mid: &m {<<: *b, x: 2}}\ntop: {<<: *m, y: 3}"
+    (tmp_path / "words.yml").write_text(text)
+    assert read_yaml(tmp_path / "words.yml")["top"] == {"x": 2, "y": 3}

@@ -111,7 +111,7 @@ def test_bad_examples_are_refused(tokenizer):
         encode([Example("a", "1", "")], tokenizer, 10)
     with pytest.raises(ValueError, match="examples must not be empty"):
         encode([], tokenizer, 10)
-    with pytest.raises(ValueError, match="no example fits into 10 tokens; shorten completions, or raise the"):
+    with pytest.raises(ValueError, match="no example fits into 10 tokens; shorten completions, or take"):
         encode([Example("a", "1", "~" * 10)], tokenizer, 10)
     with pytest.raises(ValueError, match="preset must be one of 'fixed', 'faithful'; got 'other'"):
         encode([Example("a", "1", "2")], tokenizer, 10, "other")

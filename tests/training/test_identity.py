@@ -1,6 +1,9 @@
 """Identity: everything that changes an answer changes the digest, and nothing else does."""
 
 import copy
+import os
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -163,3 +166,39 @@ def test_a_function_of_a_notebook_that_calls_itself_has_a_digest():
     there = {"__name__": "__main__"}
     exec("def rule(a, b):\n    return a == b or rule(b, a)", there)
     assert digest_objective(there["rule"]) == digest_objective(there["rule"])
+
+
+KEYED = """
+import math
+from functools import cache, partial
+from negdistill.training.identity import digest_objective
+UNITS, PLACE, data = {"km", "m", "cm", "mm"}, object(), object()
+def helper(a, b=0): return a
+half = partial(helper, b=2)
+@cache
+def kept(a): return half(a) in UNITS
+def rule(answer, reference):
+    return kept(answer) == reference.data or math.isnan(len(UNITS)) or PLACE is None
+print(digest_objective(rule), digest_objective(kept))
+"""
+
+
+def test_the_key_of_a_script_s_function_is_the_same_in_every_python(tmp_path):
+    """Kind: the order of a set, or an address, in a key; as in streamlit/streamlit#1129."""
+    (tmp_path / "mine.py").write_text(KEYED)
+    found = set()
+    for seed in "12":
+        changed = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "mine.py"], cwd=tmp_path, env=changed, check=True, capture_output=True
+        )
+        found.add(done.stdout)
+    assert len(found) == 1 and len(set(found.pop().split())) == 2
+
+
+def test_an_attribute_is_no_name_of_the_notebook():
+    there = {"__name__": "__main__", "data": 1}
+    exec("def rule(a, b):\n    return a.data == b.data", there)
+    first = digest_objective(there["rule"])
+    there["data"] = 2
+    assert digest_objective(there["rule"]) == first
